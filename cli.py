@@ -1,0 +1,192 @@
+"""What every script's command line has in common: flags, configuration files, one-line errors, exit codes.
+
+A script is `get_args_parser()`, `main(args)` and, under its guard, `cli.run(get_args_parser, main)`.
+Exit codes: 0 done, 1 something was wrong with the input, 2 the command line was wrong, 130 interrupted (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def amp_flag(group: argparse._ArgumentGroup) -> None:
+    """Add --amp/--no-amp; None means: bfloat16 where the hardware is fast at it."""
+    group.add_argument(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="bfloat16 autocast (default: where the hardware is fast at it)",
+    )
+
+
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that never abbreviates, takes `-` for `_` in flags, reads --config, and errs in one line."""
+
+    def __init__(self, description: str | None = None, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(description=description, allow_abbrev=False, **kwargs)
+
+    def add_common_flags(self) -> None:
+        """Add --seed, --device and --config, which every script takes."""
+        group = self.add_argument_group("common")
+        group.add_argument("--seed", type=int, default=0, help="seed of everything random")
+        group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda where present")
+        group.add_argument("--config", metavar="FILE.yaml", help="flags from a YAML file; the command line wins")
+
+    def add_data_flags(self, dataset: str | None = None, dataset_help: str = "name of a prepared data set") -> None:
+        """Add --dataset, --data_dir and --protocol."""
+        group = self.add_argument_group("data")
+        group.add_argument("--dataset", default=dataset, help=dataset_help)
+        group.add_argument(
+            "--data_dir", type=Path, default=Path("Dataset"), help="folder that prepare_data.py wrote to"
+        )
+        group.add_argument("--protocol", choices=["official", "stratified"], help="refuse a manifest of the other one")
+
+    def add_pipeline_flags(self) -> None:
+        """Add the parts of a trained pipeline and the images that go through it."""
+        group = self.add_argument_group("pipeline")
+        group.add_argument("--classifier", "--base_classifier", type=Path, required=True, help="checkpoint of f")
+        group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
+        amp_flag(group)
+        self.add_data_flags(dataset_help="name of a prepared data set (default: the one f was trained on)")
+        self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]
+        config = _value_of(argv, "--config")
+        if config is not None:
+            argv = self._config_tokens(Path(config)) + argv
+        return super().parse_args(argv, namespace)
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def _canonical(self, token: str) -> str:
+        """Spell `--noise-sd=1` as the flag that is registered, `--noise_sd=1`; leave everything else alone."""
+        if not token.startswith("--"):
+            return token
+        flag, equals, value = token.partition("=")
+        spelled = {option.replace("-", "_"): option for option in self._option_string_actions}
+        return spelled.get(flag.replace("-", "_"), flag) + equals + value
+
+    def _config_tokens(self, path: Path) -> list[str]:
+        """The flags of a YAML file as command-line tokens, so that argparse checks them like any others."""
+        import yaml
+
+        try:
+            settings = yaml.safe_load(path.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            self.error(f"--config {path}: cannot be read: {' '.join(str(error).split())}")
+        if not isinstance(settings, dict):
+            self.error(f"--config {path}: must hold lines 'flag: value'")
+        tokens: list[str] = []
+        for key, value in settings.items():
+            flag = self._canonical(f"--{key}")
+            action = self._option_string_actions.get(flag)
+            if action is None:
+                self.error(f"--config {path}: unknown flag {key!r}")
+            if isinstance(value, bool):
+                if value or isinstance(action, argparse.BooleanOptionalAction):
+                    tokens.append(flag if value else f"--no-{flag[2:]}")
+            elif value is not None:
+                tokens += [flag, *map(str, value if isinstance(value, list) else [value])]
+        return tokens
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show defaults (but not a bare None) and keep the line breaks of the script's docstring."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+
+
+def run(
+    get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None
+) -> None:
+    """Parse, run `main`, and turn what goes wrong with the input into one line and an exit code.
+
+    `main` reports bad input by raising ValueError, OSError or FloatingPointError with a message for the user;
+    anything else is a bug and keeps its traceback (as these do under `python -X dev`).
+    """
+    parser = get_args_parser()
+    args = parser.parse_args(argv)
+    try:
+        main(args)
+    except KeyboardInterrupt:
+        parser.exit(
+            130, f"\n{parser.prog}: interrupted; the same command (training: with --resume) goes on from here\n"
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        if sys.flags.dev_mode:
+            raise
+        parser.exit(1, f"{parser.prog}: error: {_one_line(error)}\n")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _value_of(argv: Sequence[str], flag: str) -> str | None:
+    for i, token in enumerate(argv):
+        if token == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if token.startswith(f"{flag}="):
+            return token.partition("=")[2]
+    return None
+
+
+# ---- types for add_argument(type=...): each says what would have been right -----------------------------------------
+
+
+def positive_float(text: str) -> float:
+    """A finite float > 0, e.g. --sigma."""
+    value = _number(text, float)
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a number > 0, got {text}")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """A finite float >= 0, e.g. --noise_sd."""
+    value = _number(text, float)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text}")
+    return value
+
+
+def probability(text: str) -> float:
+    """A float strictly between 0 and 1, e.g. --alpha."""
+    value = _number(text, float)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie strictly between 0 and 1, got {text}")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """An integer >= 1, e.g. --batch."""
+    value = _number(text, int)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An integer >= 0, e.g. --workers."""
+    value = _number(text, int)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text}")
+    return value
+
+
+def _number(text: str, kind: type) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"must be {expected}, got {text!r}") from None

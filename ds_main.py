@@ -1,0 +1,129 @@
+"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`; test it; show what it does.
+
+python ds_main.py --dataset Phantom_MRI --noise_sd 0 1 --outdir runs/Phantom_MRI/mse
+python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
+python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import cli
+import files
+from datasets import get_dataset, get_loader
+from models import autocast, build, load_model, names, prepare
+from training import flags, losses, validation
+from training.engine import fit
+from training.noise import add_fixed_noise, add_noise, noise_range
+from training.run_directory import RunDirectory
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--mode", choices=["train", "test", "inference"], default="train",
+                        help="train; test: PSNR on --split; inference: clean | noisy | denoised grids")  # fmt: skip
+    model = parser.add_argument_group("model")
+    model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser")
+    model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
+    model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
+    model.add_argument("--pretrained_denoiser", type=Path, help="start from (or test) this checkpoint")
+    flags.add_noise_flag(model)
+    flags.add_training_flags(parser, lr=1.5e-3, epochs=40, weight_decay=1e-4, outdir_required=False)
+    parser.add_argument("--split", choices=["train", "val"], default="val", help="of test and inference")
+    parser.add_argument("--images", type=cli.positive_int, default=8, help="of inference: rows of each grid")
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    {"train": train, "test": test, "inference": inference}[args.mode](args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train by reconstruction; `best` has the highest PSNR on the validation split."""
+    if args.outdir is None:
+        raise ValueError("--mode train needs --outdir")
+    noise_sd = noise_range(args.noise_sd)
+    device = flags.set_up(args)
+
+    # ---- model ----
+    if args.pretrained_denoiser is not None:
+        denoiser, start = load_model(args.pretrained_denoiser, "denoiser", device)
+        describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
+    else:
+        describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
+        denoiser = prepare(build(args.arch, channels=args.channels), device)
+    describe["dataset"] = args.dataset
+
+    # ---- data ----
+    train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
+    train_loader = get_loader(train_data, args.batch, train=True, workers=args.workers, augment=args.augment)
+    val_loader = get_loader(val_data, args.batch)
+
+    # ---- training ----
+    def loss_fn(images, labels):
+        noisy, sd = add_noise(images, noise_sd)
+        return losses.reconstruction(denoiser(noisy, sd), images)
+
+    def validate():
+        return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd)}
+
+    run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
+    best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe)
+    noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
+    psnr = f"{best['val_psnr']:.2f} dB"
+    print(f"validation PSNR {psnr} at noise {noise} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
+
+
+def test(args: argparse.Namespace) -> None:
+    """PSNR of noisy and denoised images at every --noise_sd."""
+    denoiser, described, device = _load(args)
+    loader = get_loader(_dataset(args, args.split, described), args.batch)
+    for value in args.noise_sd:
+        with torch.inference_mode(), autocast(device, args.amp):
+            noisy = validation.psnr(lambda x, _: x, loader, device, (value, value))
+            denoised = validation.psnr(denoiser, loader, device, (value, value))
+        print(f"noise_sd {value:g}: PSNR noisy {noisy:.2f} dB, denoised {denoised:.2f} dB ({args.split} split)")
+
+
+def inference(args: argparse.Namespace) -> None:
+    """Write one picture per --noise_sd: rows of clean | noisy | denoised."""
+    from PIL import Image
+
+    if args.outdir is None:
+        raise ValueError("--mode inference needs --outdir")
+    denoiser, described, device = _load(args)
+    data = _dataset(args, args.split, described)
+    chosen = torch.linspace(0, len(data) - 1, min(args.images, len(data))).long().tolist()
+    clean = torch.stack([data[i][0] for i in chosen]).to(device)
+    for value in args.noise_sd:
+        noisy, sd = add_fixed_noise(clean, (value, value), seed=args.seed)
+        with torch.inference_mode(), autocast(device, args.amp):
+            denoised = denoiser(noisy, sd).float()
+        rows = torch.cat([clean, noisy, denoised], dim=3).clamp(0, 1)  # [B, C, H, 3W]
+        grid = torch.cat(list(rows), dim=1).expand(3, -1, -1)
+        path = args.outdir / f"noise_{value:g}.png"
+        with files.replacing(path) as temporary:
+            Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(temporary)
+        print(f"noise_sd {value:g}: clean | noisy | denoised: {path}")
+
+
+def _load(args: argparse.Namespace):
+    if args.pretrained_denoiser is None:
+        raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
+    device = flags.set_up(args)
+    return *load_model(args.pretrained_denoiser, "denoiser", device), device
+
+
+def _dataset(args: argparse.Namespace, split: str, described: dict):
+    """The split in the size and with the channels that the denoiser takes."""
+    channels = described["arch_kwargs"]["channels"]
+    return get_dataset(args.dataset, split, described["image_size"], args.protocol, channels, args.data_dir)
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)

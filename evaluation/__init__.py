@@ -1,0 +1,1 @@
+"""What certification and evaluation runs left on disk, turned into metrics, tables and figures."""

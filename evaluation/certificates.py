@@ -1,0 +1,228 @@
+"""Certification TSVs and the numbers that papers report of them.
+
+A TSV has one line per certified image under the header `idx label predict radius correct time`, possibly with further
+columns to the right; the predicted class -1 is an abstention and has radius 0. It is the format of the published logs
+of locuslab/smoothing and microsoft/denoised-smoothing; ours have their settings beside them in `<file>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import betaincinv
+
+ABSTAIN = -1
+COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
+ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float), ("correct", bool)])
+SHARED_SETTINGS = ("dataset", "split", "N0", "N", "alpha")  # what a fair comparison holds fixed
+
+
+@dataclass(frozen=True)
+class Certification:
+    """One TSV: one method certified at one noise level."""
+
+    name: str
+    sigma: float
+    path: Path
+    rows: np.ndarray  # of dtype ROW, one entry per image
+    torn: bool  # the last line was incomplete and is left out
+    settings: dict  # {} for published logs
+
+    @property
+    def is_phantom(self) -> bool:
+        return str(self.settings.get("dataset", "")).startswith("Phantom")
+
+
+# ---- metrics: of `rows` only the named columns are used, so a pandas DataFrame of the TSV does as well --------------
+
+
+def certified_accuracy(rows: np.ndarray, radius: float) -> float:
+    """Share of all images classified correctly and certified at least up to `radius` (Cohen et al. 2019, section 4).
+
+    CA(r) = 1/n · Σ_i 1[ĉ_i = y_i and R_i ≥ r]. An abstention stays in n and is never correct. Each R_i holds with
+    probability 1 − α, which is why Cohen et al. call this the *approximate* certified accuracy.
+    """
+    return float(np.mean((rows["correct"] == 1) & (rows["radius"] >= radius)))
+
+
+def average_certified_radius(rows: np.ndarray) -> float:
+    """ACR = 1/n · Σ_i R_i · 1[ĉ_i = y_i], which is the area under CA(r) (Zhai et al. 2020, MACER, section 5)."""
+    return float(np.mean(rows["radius"] * rows["correct"]))
+
+
+def abstention_rate(rows: np.ndarray) -> float:
+    """Share of all images on which the smoothed classifier abstained: 1/n · Σ_i 1[ĉ_i = ABSTAIN]."""
+    return float(np.mean(rows["predict"] == ABSTAIN))
+
+
+def accuracy_curve(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CA(r) as the corners (r, CA) of a left-continuous step function, from r = 0 until it has fallen to 0."""
+    radii = np.sort(rows["radius"][rows["correct"] == 1])
+    counts = np.arange(len(radii), 0, -1)  # how many radii are >= the i-th
+    r = np.concatenate([[0.0], radii, radii[-1:]])
+    accuracy = np.concatenate([[len(radii)], counts, [0] * len(radii[-1:])]) / len(rows)
+    return r, accuracy
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a proportion: quantiles of Beta distributions (Clopper & Pearson 1934).
+
+    Of a certified accuracy it says how far another draw of that many images could move it; the certificates' own
+    failure probability α is not part of it.
+    """
+    tail = (1 - confidence) / 2
+    low = betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
+    return float(low), float(high)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load(name: str, path: Path, sigma: float | None = None) -> Certification:
+    """Read one TSV and its settings; without settings, sigma is the one given or else the one in its path."""
+    rows, torn = read_rows(path)
+    settings = read_settings(path)
+    stated = settings.get("sigma")
+    if None not in (stated, sigma) and stated != sigma:
+        raise ValueError(f"{path}: given as sigma {sigma:g}, but its settings {path}.json say {stated:g}")
+    sigma = stated or sigma or sigma_in(path)
+    if sigma is None:
+        raise ValueError(
+            f"{path}: sigma is unknown: there is no {path}.json that says it and neither the file nor a folder above "
+            f"is called like sigma_0.25; give it as NAME={path}@0.25"
+        )
+    return Certification(name, float(sigma), path, rows, torn, settings)
+
+
+def read_rows(path: Path) -> tuple[np.ndarray, bool]:
+    """The images of a TSV as an array of dtype ROW, and whether its last line was torn (and is left out).
+
+    A line that does not end in a newline is still being written, or its writer was interrupted: even a whole number
+    at its end may have lost digits. Anywhere else, a line that is not as it should be is an error.
+    """
+    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if not lines:
+        raise ValueError(f"{path}, line 1: there is no complete line; the first must be '{' '.join(COLUMNS)}'")
+    header = lines[0].split("\t")
+    if tuple(header[: len(COLUMNS)]) != COLUMNS:
+        missing = ", ".join(column for column in COLUMNS if column not in header) or "none, but the order is another"
+        raise ValueError(
+            f"{path}, line 1: the header must begin with '{' '.join(COLUMNS)}', tab separated (missing: {missing})"
+        )
+    rows: list[tuple] = []
+    line_of: dict[int, int] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            row = _parse(line, len(header))
+            if row[0] in line_of:
+                raise ValueError(f"idx {row[0]} is already on line {line_of[row[0]]}; each image must be there once")
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        line_of[row[0]] = number
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path}, line 2: there is no certified image (yet); there must be at least one complete line")
+    return np.array(rows, dtype=ROW), bool(rest)
+
+
+def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
+    fields = line.split("\t")
+    if len(fields) != columns:
+        raise ValueError(f"has {len(fields)} tab-separated values, must have {columns} like the header")
+    idx = _whole(fields[0], "idx", at_least=0)
+    label = _whole(fields[1], "label", at_least=0)
+    predict = _whole(fields[2], "predict", at_least=ABSTAIN)
+    try:
+        radius = float(fields[3])
+    except ValueError:
+        radius = math.nan
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"radius must be a number >= 0, got {fields[3]!r}")
+    if predict == ABSTAIN and radius > 0:
+        raise ValueError(f"an abstention (predict {ABSTAIN}) must have radius 0, got {fields[3]}")
+    if fields[4] not in ("0", "1"):
+        raise ValueError(f"correct must be 0 or 1, got {fields[4]!r}")
+    if (fields[4] == "1") != (predict == label):
+        raise ValueError(f"correct is {fields[4]} for label {label}, predict {predict}; it must be 1 where they agree")
+    return idx, label, predict, radius, predict == label
+
+
+def _whole(text: str, column: str, at_least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = at_least - 1
+    if value < at_least:
+        raise ValueError(f"{column} must be a whole number >= {at_least}, got {text!r}")
+    return value
+
+
+def read_settings(path: Path) -> dict:
+    """The settings in `<path>.json`; {} where there is no such file."""
+    beside = Path(f"{path}.json")
+    if not beside.exists():
+        return {}
+    try:
+        settings = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{beside}: must be the JSON settings of {path.name}, but cannot be read: {error}") from None
+    sigma = settings.get("sigma", 1) if isinstance(settings, dict) else None
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+        raise ValueError(f'{beside}: must hold the settings of {path.name} as {{"sigma": 0.25, ...}}, sigma > 0')
+    return settings
+
+
+def sigma_in(path: Path) -> float | None:
+    """Sigma as written in the file's name or else in the nearest folder: sigma_0.25, or else noise_0.25."""
+    for part in reversed(path.absolute().parts):
+        for word in ("sigma", "noise"):
+            match = re.search(rf"{word}[_=-]?(\d*\.?\d+)", part, re.IGNORECASE)
+            if match and float(match[1]) > 0:
+                return float(match[1])
+    return None
+
+
+# ---- several certifications side by side -----------------------------------------------------------------------------
+
+
+def arrange(certifications: Sequence[Certification]) -> list[Certification]:
+    """Sort by sigma, then by name in the order of first appearance; each (name, sigma) may be there only once."""
+    first: dict[tuple[str, float], Certification] = {}
+    for each in certifications:
+        other = first.setdefault((each.name, each.sigma), each)
+        if other is not each:
+            raise ValueError(
+                f"{each.path}: {each.name!r} at sigma {each.sigma:g} is already {other.path}; give it another name"
+            )
+    names = list(dict.fromkeys(each.name for each in certifications))
+    return sorted(certifications, key=lambda each: (each.sigma, names.index(each.name)))
+
+
+def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certification]]:
+    """The certifications of each sigma, sigmas ascending."""
+    sigmas = sorted({each.sigma for each in certifications})
+    return {sigma: [each for each in certifications if each.sigma == sigma] for sigma in sigmas}
+
+
+def caveats(certifications: Sequence[Certification]) -> list[str]:
+    """What a reader of the comparison must know, one line each: torn files, other images, other settings."""
+    lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
+    for sigma, group in by_sigma(certifications).items():
+        # The label tells images of two data sets apart, whose idx may well agree.
+        images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
+        if len(set(images.values())) > 1:
+            counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
+            lines.append(f"sigma {sigma:g}: compared on different images ({counts})")
+        for key in SHARED_SETTINGS:
+            values = {each.name: each.settings[key] for each in group if key in each.settings}
+            if len(set(map(str, values.values()))) > 1:
+                said = ", ".join(f"{name}: {value}" for name, value in values.items())
+                lines.append(f"sigma {sigma:g}: compared at different {key} ({said})")
+    return lines

@@ -1,0 +1,73 @@
+"""Figures of certification results, drawn without a display and byte for byte the same every time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from evaluation.certificates import Certification, accuracy_curve, by_sigma, certified_accuracy
+
+# Okabe & Ito (2008): told apart with any colour vision; without its yellow, too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a name may hold a $
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+}
+
+
+def certified_accuracy_png(certifications: Sequence[Certification], note: str = "") -> bytes:
+    """Certified accuracy against radius: a panel per sigma, a step curve per name, `note` over each panel."""
+    import matplotlib.style  # slow to import: only where something is drawn
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(each.name for each in certifications))
+    groups = by_sigma(certifications)
+    columns = 2 if len(groups) == 4 else min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    width = 4.8 if columns == 1 else 3.2 * columns
+    # As many names beside each other in the legend as fit, at some .07 inch per letter.
+    legend_columns = min(len(names), max(1, int(width / (0.6 + 0.07 * max(map(len, names))))))
+    legend_height = 0.2 * -(-len(names) // legend_columns)
+
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(width, 2.8 * rows + legend_height), dpi=200, layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        lines = {}
+        for panel, (sigma, group) in zip(panels.flat, groups.items(), strict=False):
+            for each in group:
+                look = names.index(each.name)
+                r, accuracy = accuracy_curve(each.rows)
+                (lines[each.name],) = panel.plot(
+                    r,
+                    100 * accuracy,
+                    drawstyle="steps-pre",
+                    color=COLOURS[look % len(COLOURS)],
+                    linestyle=DASHES[look % len(DASHES)],
+                    linewidth=1.5,
+                    solid_joinstyle="miter",
+                )
+            sizes = sorted({len(each.rows) for each in group})
+            images = f"{sizes[0]} images" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} images"
+            panel.set_title("\n".join(filter(None, [note, f"σ = {sigma:g}  ({images})"])))
+            panel.set_xlabel("L2 radius (pixel scale [0, 1])")
+            panel.set_xlim(left=0)
+        highest = max(100 * certified_accuracy(each.rows, 0) for each in certifications)
+        panels[0, 0].set_ylim(0, min(102, max(5, 1.05 * highest)))
+        for panel in panels[:, 0]:
+            panel.set_ylabel("Certified accuracy (%)")
+        for panel in panels.flat[len(groups) :]:
+            panel.remove()
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns)
+
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()

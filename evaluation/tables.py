@@ -1,0 +1,173 @@
+"""Tables of certification results: CSV for machines, Markdown and LaTeX for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from tabulate import tabulate
+
+from evaluation.certificates import (
+    Certification,
+    abstention_rate,
+    average_certified_radius,
+    certified_accuracy,
+    clopper_pearson,
+)
+
+UNKNOWN = "–"
+LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "–": "--"}
+)
+MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
+
+
+# ---- the numbers, one dict per line of the CSV -----------------------------------------------------------------------
+
+
+def certified_accuracy_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
+    """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images."""
+    records = []
+    for each in certifications:
+        for radius in radii:
+            accuracy = certified_accuracy(each.rows, radius)
+            low, high = clopper_pearson(round(accuracy * len(each.rows)), len(each.rows))
+            keys = {"name": each.name, "sigma": each.sigma, "radius": radius}
+            records.append(keys | {"certified_accuracy": accuracy, "low": low, "high": high})
+    return records
+
+
+def summary_records(certifications: Sequence[Certification]) -> list[dict]:
+    """Number of images, ACR and abstention rate of each certification, and its settings where known."""
+    return [
+        {
+            "name": each.name,
+            "sigma": each.sigma,
+            "images": len(each.rows),
+            "acr": average_certified_radius(each.rows),
+            "abstain": abstention_rate(each.rows),
+        }
+        | {key: each.settings.get(key) for key in ("N0", "N", "alpha", "split")}
+        for each in certifications
+    ]
+
+
+def to_csv(records: Sequence[dict]) -> str:
+    """Records as CSV; floats keep every digit, what is unknown stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+# ---- the same laid out for people ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are shown. The first two columns are name and sigma; `best` cells (row, column) stand out."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    best: set[tuple[int, int]] = field(default_factory=set)
+    over: str = ""  # a common heading of all columns but the first two
+
+
+def certified_accuracy_table(records: Sequence[dict]) -> Table:
+    """One line per name and sigma, one column per radius, in percent; the best of each sigma and radius is bold."""
+    sigmas = _alike(record["sigma"] for record in records)
+    lines: dict[tuple[str, float], list[str]] = {}
+    for record in records:
+        line = lines.setdefault((record["name"], record["sigma"]), [record["name"], sigmas[record["sigma"]]])
+        line.append(f"{100 * record['certified_accuracy']:.1f}")
+    cells = list(lines.values())
+    header = ["Method", "σ", *_alike(record["radius"] for record in records).values()]
+    over = "Certified accuracy (%) at L2 radius"
+    return Table(f"{over} (abstentions count as errors)", header, cells, _best(cells, range(2, len(header))), over)
+
+
+def summary_table(records: Sequence[dict]) -> Table:
+    """One line per name and sigma; the best ACR of each sigma is bold, settings that no file states are left out."""
+    sigmas = _alike(record["sigma"] for record in records)
+    columns: dict[str, Callable[[dict], str]] = {
+        "Method": lambda record: record["name"],
+        "σ": lambda record: sigmas[record["sigma"]],
+        "ACR": lambda record: f"{record['acr']:.3f}",
+        "Abstain (%)": lambda record: f"{100 * record['abstain']:.1f}",
+        "Images": lambda record: str(record["images"]),
+    }
+    for heading, key in {"N0": "N0", "N": "N", "α": "alpha", "Split": "split"}.items():
+        if any(record[key] is not None for record in records):
+            columns[heading] = lambda record, key=key: UNKNOWN if record[key] is None else str(record[key])
+    cells = [[show(record) for show in columns.values()] for record in records]
+    title = "Average certified radius (ACR), share of abstentions, number of images and settings"
+    return Table(title, list(columns), cells, _best(cells, [list(columns).index("ACR")]))
+
+
+def _alike(values: Iterable[float]) -> dict[float, str]:
+    """Each value as text, all with the decimals that the longest needs: 0.25, 0.50, 1.00."""
+    values = list(values)
+    decimals = max(-min(0, Decimal(f"{value:g}").as_tuple().exponent) for value in values)
+    return {value: f"{value:.{decimals}f}" for value in values}
+
+
+def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:
+    """The cells that show the highest number of their column among the lines of the same sigma.
+
+    Numbers count as they are shown, so that of two equal ones never only one stands out; nothing does where there is
+    nothing to compare or where all is 0.
+    """
+    best = set()
+    for sigma in {line[1] for line in cells}:
+        group = [row for row, line in enumerate(cells) if line[1] == sigma]
+        for column in columns:
+            top = max(float(cells[row][column]) for row in group)
+            if len(group) > 1 and top > 0:
+                best |= {(row, column) for row in group if float(cells[row][column]) == top}
+    return best
+
+
+def to_markdown(table: Table, note: str = "") -> str:
+    """Title, table and, below it, the note."""
+    header, cells = _render(table, lambda cell: cell.translate(MARKDOWN), "**{}**".format)
+    align = ["left"] + ["right"] * (len(header) - 1)
+    grid = tabulate(cells, header, tablefmt="pipe", disable_numparse=True, colalign=align)
+    return "\n\n".join([f"{table.title}:", grid, *([note] if note else [])]) + "\n"
+
+
+def to_latex(table: Table, note: str = "") -> str:
+    r"""A booktabs `tabular`, a rule between sigmas, the note in its last line; for \input into a table environment."""
+    header, cells = _render(table, lambda cell: cell.translate(LATEX), r"\textbf{{{}}}".format)
+    width = len(header)
+    lines = [f"% {table.title}. Needs \\usepackage{{booktabs}}.", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}"]
+    lines.append(r"\toprule")
+    if table.over:
+        lines.append(rf"& & \multicolumn{{{width - 2}}}{{c}}{{{table.over.translate(LATEX)}}} \\")
+        lines.append(rf"\cmidrule(l){{3-{width}}}")
+    lines += [" & ".join(header) + r" \\", r"\midrule"]
+    for row, line in enumerate(cells):
+        if row > 0 and table.cells[row][1] != table.cells[row - 1][1]:
+            lines.append(r"\midrule")
+        lines.append(" & ".join(line) + r" \\")
+    lines.append(r"\bottomrule")
+    if note:
+        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {note.translate(LATEX)}}} \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _render(
+    table: Table, escape: Callable[[str], str], bold: Callable[[str], str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and cells as text of a markup language."""
+    cells = [
+        [bold(escape(cell)) if (row, column) in table.best else escape(cell) for column, cell in enumerate(line)]
+        for row, line in enumerate(table.cells)
+    ]
+    return [escape(heading) for heading in table.header], cells

@@ -1,0 +1,71 @@
+"""Classifiers: torchvision's by name, normalisation inside, with a first layer that suits small images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from models.normalize import Normalize
+
+# torchvision's default of 1000 ImageNet classes is never meant here, and its weights are never downloaded.
+
+
+def classifier(
+    arch: str, num_classes: int, image_size: int, channels: int = 3, mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+) -> nn.Sequential:  # fmt: skip
+    """`Sequential(Normalize, net)`: images `[B, channels, H, W]` in [0, 1] → logits `[B, num_classes]`.
+
+    `mean` and `std` hold one value (for all channels) or one per channel. ResNets for images up to 128 px get a 3×3
+    first convolution (up to 40 px also stride 1 and no max-pooling, as on CIFAR): a 7×7 one with stride 2 blurs what a
+    small image holds. Raises ValueError if torchvision knows no classifier `arch`.
+    """
+    from torchvision import models as torchvision_models
+
+    if arch not in torchvision_models.list_models(module=torchvision_models):
+        raise ValueError(f"--arch {arch}: torchvision has no such classifier; try resnet18, mobilenet_v3_small …")
+    net = torchvision_models.get_model(arch, weights=None, num_classes=num_classes)
+    if arch.startswith(("resnet", "resnext", "wide_resnet")) and image_size <= 128:
+        tiny = image_size <= 40
+        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1 if tiny else 2, padding=1, bias=False)
+        if tiny:
+            net.maxpool = nn.Identity()
+    if channels != 3:
+        _replace_first_convolution(net, channels)
+    return nn.Sequential(Normalize(_per_channel(mean, channels), _per_channel(std, channels)), net)
+
+
+def _per_channel(values: Sequence[float], channels: int) -> list[float]:
+    return list(values) * channels if len(values) == 1 else list(values)
+
+
+def _replace_first_convolution(net: nn.Module, channels: int) -> None:
+    """Let the first convolution take `channels` planes: every torchvision classifier starts from three."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            parent = net.get_submodule(name.rpartition(".")[0])
+            first = nn.Conv2d(
+                channels, module.out_channels, module.kernel_size, module.stride, module.padding, module.dilation,
+                module.groups, bias=module.bias is not None, padding_mode=module.padding_mode,
+            )  # fmt: skip
+            setattr(parent, name.rpartition(".")[2], first)
+            return
+    raise ValueError("this classifier has no convolution to adapt")
+
+
+def load_weights(net: nn.Sequential, path: str) -> list[str]:
+    """Fill a classifier from a local file of torchvision weights (or any `{name: tensor}` of its net).
+
+    Tensors of another shape (a 1000-class head, a 7×7 stem) are left as they are; their names are returned. Raises
+    ValueError if nothing fits.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    own = net[1].state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"--weights {path}: holds no tensor that fits this architecture")
+    net[1].load_state_dict({**own, **fitting})
+    return [name for name in own if name not in fitting]

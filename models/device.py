@@ -1,0 +1,38 @@
+"""Where and how a network runs: device, memory layout, number format. One code path for CPU and GPU."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+
+
+def select_device(name: str) -> torch.device:
+    """`auto` (CUDA where present), `cpu` or `cuda`. Raises ValueError if CUDA is asked for and missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this machine has no usable CUDA device; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def bf16_is_fast(device: torch.device | str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware (on others autocast is slower than float32)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def resolve_amp(amp: bool | None, device: torch.device | str) -> bool:
+    """What `--amp` (True, False, or None for "where it is fast") means on `device`."""
+    return bf16_is_fast(device) if amp is None else amp
+
+
+def autocast(device: torch.device | str, enabled: bool) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast on `device`, or nothing. Losses and votes are taken on float32 logits outside of it."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def prepare(model: nn.Module, device: torch.device | str) -> nn.Module:
+    """Move to the device in channels-last layout: faster convolutions on CPU and GPU, same numbers."""
+    return model.to(device=device, memory_format=torch.channels_last)

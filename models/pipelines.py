@@ -1,0 +1,74 @@
+"""Pipelines: what stands in front of the frozen classifier, as one base classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.device import autocast
+from models.registry import load_model
+
+
+class DenoisedClassifier(nn.Module):
+    """DS base classifier `x ↦ f(D(x))` (Salman et al. 2020) at one noise level: `[B, C, H, W]` → logits.
+
+    `noise_sd` is what a conditioned denoiser is told; set it to the sigma that is certified.
+    """
+
+    def __init__(self, denoiser: nn.Module, classifier: nn.Module, noise_sd: float) -> None:
+        super().__init__()
+        self.denoiser, self.classifier, self.noise_sd = denoiser, classifier, noise_sd
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.denoiser(x, self.noise_sd))
+
+
+class Autocast(nn.Module):
+    """`base` as it is run: in bfloat16 where `amp` says so, scores in float32."""
+
+    def __init__(self, base: nn.Module, amp: bool) -> None:
+        super().__init__()
+        self.base, self.amp = base, amp
+
+    def forward(self, x: Tensor) -> Tensor:
+        with autocast(x.device, self.amp):
+            return self.base(x).float()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on."""
+
+    classifier: nn.Module
+    denoiser: nn.Module | None
+    dataset: str
+    image_size: int
+    channels: int
+    num_classes: int
+
+    def at(self, noise_sd: float, amp: bool = False) -> nn.Module:
+        """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`."""
+        if self.denoiser is None:
+            return Autocast(self.classifier, amp)
+        return Autocast(DenoisedClassifier(self.denoiser, self.classifier, noise_sd), amp)
+
+
+def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device | str = "cpu") -> Pipeline:
+    """Load the frozen parts in eval mode. Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds
+    another kind of model, or the parts do not fit each other."""
+    f, made = load_model(classifier, "classifier", device)
+    kwargs = made["arch_kwargs"]
+    d = None
+    if denoiser is not None:
+        d, trained = load_model(denoiser, "denoiser", device)
+        if trained["arch_kwargs"]["channels"] != kwargs["channels"]:
+            raise ValueError(
+                f"{denoiser}: made for {trained['arch_kwargs']['channels']} channel(s), "
+                f"but the classifier {classifier} takes {kwargs['channels']}"
+            )
+        d.requires_grad_(False)
+    f.requires_grad_(False)
+    return Pipeline(f, d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])

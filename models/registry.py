@@ -1,0 +1,67 @@
+"""The registry (architecture name → constructor) and the way from a checkpoint back to its model."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.classifiers import classifier
+from models.denoisers import DnCNN, NAFNet
+from models.device import prepare
+
+KINDS = ("classifier", "denoiser")
+DENOISERS: dict[str, Callable[..., nn.Module]] = {"nafnet": NAFNet, "dncnn": DnCNN}
+
+
+def names(kind: str) -> list[str]:
+    """The architectures of a kind that have a name of their own here; torchvision's classifiers come on top."""
+    return {"denoiser": list(DENOISERS), "classifier": ["resnet18"]}[kind]
+
+
+def kind_of(arch: str) -> str:
+    """`denoiser` or `classifier`: any name that is not one of ours is one of torchvision's."""
+    return "denoiser" if arch in DENOISERS else "classifier"
+
+
+def build(arch: str, **arch_kwargs) -> nn.Module:
+    """A new network. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
+    try:
+        return DENOISERS[arch](**arch_kwargs) if arch in DENOISERS else classifier(arch, **arch_kwargs)
+    except TypeError as error:
+        raise ValueError(f"--arch {arch}: {error}") from error
+
+
+def load_checkpoint(path: Path | str) -> dict:
+    """Read a checkpoint (plain types only). Raises FileNotFoundError or ValueError that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: not a checkpoint of this project ({reason[:120]})") from None
+    if not isinstance(checkpoint, dict) or not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
+        raise ValueError(f"{path}: not a checkpoint of this project (no arch, arch_kwargs and state_dict in it)")
+    return checkpoint
+
+
+def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
+    """Rebuild the model that a checkpoint holds, in eval mode on `device`; also return the checkpoint.
+
+    Raises FileNotFoundError, or ValueError if the file is damaged, holds another kind of model, or does not fit.
+    """
+    checkpoint = load_checkpoint(path)
+    arch = checkpoint["arch"]
+    if kind_of(arch) != kind:
+        raise ValueError(f"{path}: holds a {kind_of(arch)} ({arch}), but a {kind} is needed here")
+    model = build(arch, **checkpoint["arch_kwargs"])
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError:
+        raise ValueError(f"{path}: its weights do not fit the architecture {arch} that it names") from None
+    return prepare(model, device).eval(), checkpoint

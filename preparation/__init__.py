@@ -1,0 +1,1 @@
+"""From files on disk to a manifest: scanning, duplicates, splits, download, procedural phantoms."""

@@ -1,0 +1,36 @@
+"""Fetch a data set from Kaggle, or say how to do it by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import DatasetInfo
+from preparation.scan import SOURCE_SPLITS
+
+
+def download_kaggle(info: DatasetInfo, name: str) -> Path:
+    """Download through kagglehub (public sets need no login) and return the folder that holds Training/ and Testing/.
+
+    Raises OSError with the manual steps when kagglehub is missing, the network is, or the archive is not as expected.
+    """
+    if info.kaggle is None:
+        raise ValueError(f"--download: {name} is not on Kaggle")
+    try:
+        import kagglehub
+
+        root = Path(kagglehub.dataset_download(info.kaggle))
+    except ImportError:
+        raise OSError(f"--download needs kagglehub (pip install kagglehub). {_by_hand(info, name)}") from None
+    except Exception as error:  # kagglehub raises requests', its own and urllib's errors alike
+        raise OSError(f"--download failed ({type(error).__name__}). {_by_hand(info, name)}") from error
+    for training in sorted(root.rglob(SOURCE_SPLITS[0])):
+        if all((training.parent / split).is_dir() for split in SOURCE_SPLITS):
+            return training.parent
+    raise OSError(f"--download: {root} holds no Training/ and Testing/. {_by_hand(info, name)}")
+
+
+def _by_hand(info: DatasetInfo, name: str) -> str:
+    return (
+        f"By hand: 1. open kaggle.com/datasets/{info.kaggle} and press Download; 2. unzip the archive; "
+        f"3. run: python prepare_data.py --dataset {name} --source FOLDER_WITH_Training_AND_Testing"
+    )

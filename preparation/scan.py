@@ -1,0 +1,104 @@
+"""Read every image of a source folder once: its class, its size, the fingerprint of its pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from datasets import DatasetInfo
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+SOURCE_SPLITS = ("Training", "Testing")
+
+
+@dataclasses.dataclass
+class Record:
+    """One image file. `path` is relative to the source folder, with `/`; `source_split` is Training or Testing.
+
+    `subject` names whose image it is where the file name tells, else "". `sha256` is of the decoded RGB pixels;
+    `excluded` holds the reason why the image is set aside, or "".
+    """
+
+    path: str
+    class_name: str
+    source_split: str
+    subject: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    excluded: str = ""
+
+
+def find_images(source: Path, info: DatasetInfo) -> list[Record]:
+    """List the images of `source/{Training,Testing}/<class>/`, sorted by path; nothing is opened yet.
+
+    Raises FileNotFoundError if a folder is missing, ValueError on a class folder that the data set does not know or on
+    a class without images.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f"--source {source}: no such folder")
+    spelled = {**{name: name for name in info.classes}, **info.aliases}
+    records: list[Record] = []
+    for source_split in SOURCE_SPLITS:
+        folder = source / source_split
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing; --source must hold Training/<class>/ and Testing/<class>/")
+        seen: set[str] = set()
+        for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+            class_name = spelled.get(class_folder.name.lower())
+            if class_name is None:
+                raise ValueError(f"{class_folder}: unknown class; classes are {', '.join(info.classes)}")
+            images = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            if images:
+                seen.add(class_name)
+            for path in images:
+                relative = PurePosixPath(path.relative_to(source).as_posix())
+                subject = _subject(relative.name) if info.synthetic else ""
+                records.append(Record(str(relative), class_name, source_split, subject))
+        empty = [name for name in info.classes if name not in seen]
+        if empty:
+            raise ValueError(f"{folder}: no images of class {', '.join(empty)}")
+    return sorted(records, key=lambda record: record.path)
+
+
+def read_images(records: Sequence[Record], source: Path) -> None:
+    """Decode every image, in parallel, and fill in its size and fingerprint; a file that cannot be read is marked
+    `excluded = "unreadable: …"`."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    def read(record: Record) -> None:
+        try:
+            with Image.open(source / record.path) as image:
+                pixels = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split()).replace(str(source / record.path), record.path)
+            record.excluded = f"unreadable: {reason}"
+            return
+        record.width, record.height = pixels.size
+        record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in tqdm(pool.map(read, records), total=len(records), desc="read images", disable=None, leave=False):
+            pass
+
+
+def duplicate_groups(records: Sequence[Record]) -> list[list[Record]]:
+    """The groups of two or more readable images whose pixels are identical."""
+    by_pixels: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.sha256:
+            by_pixels[record.sha256].append(record)
+    return [group for group in by_pixels.values() if len(group) > 1]
+
+
+def _subject(file_name: str) -> str:
+    """`s0123_02.png` → `s0123`: the phantoms' file names tell the subject."""
+    match = re.match(r"(s\d+)_", file_name)
+    return match.group(1) if match else ""

@@ -1,0 +1,248 @@
+"""make_tables.py from the command line: the files of the contract, the stamp on synthetic data, every way to fail."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import cli
+from make_tables import get_args_parser, main
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+GOOD = [
+    "0\t1\t1\t0.5\t1\t0:00:01.2",
+    "1\t0\t0\t0.25\t1\t0:00:01.3",
+    "2\t2\t1\t0.9\t0\t0:00:01",
+    "3\t2\t-1\t0.0\t0\t0:00:01",
+]
+WORSE = [
+    "0\t1\t1\t0.1\t1\t0:00:01.2",
+    "1\t0\t0\t0.1\t1\t0:00:01.3",
+    "2\t2\t1\t0.9\t0\t0:00:01",
+    "3\t2\t-1\t0.0\t0\t0:00:01",
+]
+OUTPUTS = {f"{table}.{kind}" for table in ("certified_accuracy", "summary") for kind in ("csv", "md", "tex")} | {
+    "certified_accuracy.png"
+}
+
+
+def write_tsv(path: Path, lines: list[str], **settings) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([HEADER, *lines]) + "\n")
+    if settings:
+        Path(f"{path}.json").write_text(json.dumps(settings))
+    return path
+
+
+def make_tables(*argv) -> None:
+    cli.run(get_args_parser, main, [str(arg) for arg in argv])
+
+
+def fails(capsys, *argv) -> tuple[int, str]:
+    """Exit code and standard error, which must be one line."""
+    with pytest.raises(SystemExit) as stopped:
+        make_tables(*argv)
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.out == ""
+    return stopped.value.code, captured.err
+
+
+def records(path: Path) -> list[dict]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def two(tmp_path) -> list[str]:
+    settings = {"sigma": 0.25, "dataset": "Brain_Tumor", "N0": 100, "N": 1000, "alpha": 0.001, "split": "test"}
+    good = write_tsv(tmp_path / "good.tsv", GOOD, **settings)
+    worse = write_tsv(tmp_path / "worse.tsv", WORSE, **settings)
+    return [f"AE-DS (ZO) 5% a_b|c={good}", f"none={worse}"]
+
+
+# ---- the contract ----------------------------------------------------------------------------------------------------
+
+
+def test_csv_files_hold_the_hand_computed_numbers(two, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    make_tables("--add", two[0], "--add", two[1], "--radii", 0.5, 0, 0.25, 0.25, "--outdir", out)
+    assert {path.name for path in out.iterdir()} == OUTPUTS
+
+    accuracy = records(out / "certified_accuracy.csv")
+    assert list(accuracy[0]) == ["name", "sigma", "radius", "certified_accuracy", "low", "high"]
+    assert [(line["name"], *(float(line[key]) for key in list(line)[1:4])) for line in accuracy] == [
+        ("AE-DS (ZO) 5% a_b|c", 0.25, 0.0, 0.5),
+        ("AE-DS (ZO) 5% a_b|c", 0.25, 0.25, 0.5),
+        ("AE-DS (ZO) 5% a_b|c", 0.25, 0.5, 0.25),
+        ("none", 0.25, 0.0, 0.5),
+        ("none", 0.25, 0.25, 0.0),
+        ("none", 0.25, 0.5, 0.0),
+    ]
+    assert all(float(line["low"]) <= float(line["certified_accuracy"]) <= float(line["high"]) for line in accuracy)
+
+    summary = records(out / "summary.csv")
+    assert list(summary[0]) == ["name", "sigma", "images", "acr", "abstain", "N0", "N", "alpha", "split"]
+    assert [float(line["acr"]) for line in summary] == pytest.approx([0.1875, 0.05])
+    assert [(line["images"], line["abstain"], line["N"], line["split"]) for line in summary] == [
+        ("4", "0.25", "1000", "test")
+    ] * 2
+
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith((out / "certified_accuracy.md").read_text())
+    assert {line.removeprefix(f"wrote {out}/") for line in captured.out.splitlines()[-7:]} == OUTPUTS
+
+
+def test_markdown_and_latex_mark_the_best_and_escape_names(two, tmp_path):
+    make_tables("--add", *two, "--radii", 0, 0.25, 0.75, "--outdir", tmp_path)
+    lines = (tmp_path / "certified_accuracy.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.replace(r"\|", "¦").strip("|").split("|")] for line in lines[2:]]
+    assert cells[0] == ["Method", "σ", "0.00", "0.25", "0.75"]
+    # Equal at 0: both are best; nothing certified at .75: nobody is.
+    assert cells[2] == [r"AE-DS (ZO) 5% a\_b¦c", "0.25", "**50.0**", "**50.0**", "0.0"]
+    assert cells[3] == ["none", "0.25", "**50.0**", "0.0", "0.0"]
+
+    latex = (tmp_path / "certified_accuracy.tex").read_text()
+    assert r"AE-DS (ZO) 5\% a\_b$|$c & 0.25 & \textbf{50.0} & \textbf{50.0} & 0.0 \\" in latex
+    assert r"\begin{tabular}{lrrrr}" in latex
+    assert "0.188" in (tmp_path / "summary.md").read_text()
+    assert "SYNTHETIC" not in latex + (tmp_path / "summary.md").read_text()
+
+
+def test_sigmas_are_compared_apart(tmp_path):
+    paths = [write_tsv(tmp_path / f"sigma_{sigma}.tsv", GOOD) for sigma in (1.0, 0.25)]
+    make_tables("--add", f"A={paths[0]}", f"A={paths[1]}", "--radii", 0, "--outdir", tmp_path)
+    assert [line["sigma"] for line in records(tmp_path / "summary.csv")] == ["0.25", "1.0"]
+    latex = (tmp_path / "certified_accuracy.tex").read_text()
+    assert latex.count(r"\midrule") == 2  # under the header and between the sigmas
+    assert r"\textbf" not in latex  # a name alone is not the best of anything
+    assert r"A & 0.25 & 50.0 \\" in latex
+    assert r"A & 1.00 & 50.0 \\" in latex
+
+
+def test_published_log_without_settings_or_extension(tmp_path):
+    log = write_tsv(
+        tmp_path / "noise_0.50" / "test" / "sigma_0.25",
+        ["0\t3\t3\t0.378\t1\t15.4", "20\t7\t-1\t0.0\t0\t15.6", "40\t4\t4\t0.00316\t1\t0:00:14.554244"],
+    )
+    make_tables("--add", f"Cohen={log}", "--outdir", tmp_path / "out")
+    (summary,) = records(tmp_path / "out" / "summary.csv")
+    assert (summary["sigma"], summary["images"], summary["N"], summary["split"]) == ("0.25", "3", "", "")
+    assert float(summary["acr"]) == pytest.approx((0.378 + 0.00316) / 3)
+    accuracy = [float(line["certified_accuracy"]) for line in records(tmp_path / "out" / "certified_accuracy.csv")]
+    assert accuracy == pytest.approx([2 / 3, 1 / 3, 0, 0, 0, 0, 0])  # the default radii
+
+
+def test_sigma_on_the_command_line(tmp_path):
+    log = write_tsv(tmp_path / "log.tsv", GOOD)
+    make_tables("--add", f"A={log}@0.25", f"A={log}@1", "--outdir", tmp_path / "out")
+    assert [line["sigma"] for line in records(tmp_path / "out" / "summary.csv")] == ["0.25", "1.0"]
+
+
+def test_one_phantom_among_the_inputs_stamps_everything(two, tmp_path):
+    make_tables("--add", *two, "--outdir", tmp_path / "real")
+    path = Path(two[1].partition("=")[2])
+    write_tsv(path, WORSE, sigma=0.25, dataset="Phantom_MRI", N0=100, N=1000, alpha=0.001, split="test")
+    make_tables("--add", *two, "--outdir", tmp_path / "stamped")
+    for name in OUTPUTS - {"certified_accuracy.csv", "summary.csv", "certified_accuracy.png"}:
+        text = (tmp_path / "stamped" / name).read_text()
+        assert text.count("SYNTHETIC phantom data") == 1
+        assert text.index("SYNTHETIC") > text.index("none")  # below the table
+    real, stamped = ((tmp_path / run / "certified_accuracy.png").read_bytes() for run in ("real", "stamped"))
+    assert real != stamped
+
+
+def test_every_byte_is_the_same_the_second_time(two, tmp_path):
+    for run in ("a", "b"):
+        make_tables("--add", *two, "--outdir", tmp_path / run)
+    for name in OUTPUTS:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert (tmp_path / "a" / "certified_accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- warnings --------------------------------------------------------------------------------------------------------
+
+
+def test_torn_line_and_different_images_warn_but_do_not_stop(two, tmp_path, capsys):
+    path = Path(two[1].partition("=")[2])
+    path.write_text(path.read_text() + "4\t1\t1\t0.2")
+    make_tables("--add", *two, "--outdir", tmp_path / "out")
+    assert capsys.readouterr().err == f"make_tables.py: warning: {path}: the last line is incomplete and left out\n"
+    write_tsv(path, WORSE[:2])
+    make_tables("--add", *two, "--outdir", tmp_path / "out")
+    assert "warning: sigma 0.25: compared on different images" in capsys.readouterr().err
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_shows_the_example(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        make_tables("--help")
+    assert stopped.value.code == 0
+    assert "python make_tables.py --add" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: --add, --outdir"),
+        (["--add", "a.tsv", "--outdir", "o"], "must be NAME=FILE"),
+        (["--add", "=a.tsv", "--outdir", "o"], "must be NAME=FILE"),
+        (["--add", "A=", "--outdir", "o"], "must be NAME=FILE"),
+        (["--add", "A=a.tsv@0", "--outdir", "o"], "must be a number > 0, got 0"),
+        (["--add", "A=a.tsv@0.2.5", "--outdir", "o"], "must be a number, got '0.2.5'"),
+        (["--add", "A=a.tsv", "--radii", "-1", "--outdir", "o"], "must be a number >= 0, got -1"),
+        (["--add", "A=a.tsv", "--radii", "--outdir", "o"], "--radii"),
+    ],
+)
+def test_wrong_command_line_exits_2(capsys, argv, message):
+    code, line = fails(capsys, *argv)
+    assert code == 2
+    assert message in line
+
+
+def test_bad_input_exits_1_and_leaves_earlier_results_alone(two, tmp_path, capsys):
+    out = tmp_path / "out"
+    make_tables("--add", *two, "--outdir", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+
+    path = Path(two[0].partition("=")[2])
+    write_tsv(path, [GOOD[0], "1\t0\t0\tnan\t1\t0:00:01"])
+    code, line = fails(capsys, "--add", *two, "--outdir", out)
+    assert (code, f"{path}, line 3: radius must be" in line) == (1, True)
+
+    code, line = fails(capsys, "--add", f"A={tmp_path}/missing.tsv", "--outdir", out)
+    assert (code, f"{tmp_path}/missing.tsv: No such file" in line) == (1, True)
+
+    code, line = fails(capsys, "--add", two[1], two[1], "--outdir", out)
+    assert (code, "'none' at sigma 0.25 is already" in line) == (1, True)
+
+    log = write_tsv(tmp_path / "log.tsv", GOOD)
+    code, line = fails(capsys, "--add", f"A={log}", "--outdir", out)
+    assert (code, f"NAME={log}@0.25" in line) == (1, True)
+
+    code, line = fails(capsys, "--add", two[1], "--outdir", log)
+    assert (code, str(log) in line) == (1, True)
+
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_full_disk_leaves_the_earlier_file_whole(two, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    make_tables("--add", *two, "--outdir", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+
+    def half(path: Path, content: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    code, line = fails(capsys, "--add", two[0], "--outdir", out)
+    assert (code, "No space left on device" in line) == (1, True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -1,0 +1,79 @@
+"""Train the base classifier, or with --noise_sd > 0 the Gaussian-augmented one (Cohen et al. 2019), the white-box
+reference that denoised smoothing is compared with.
+
+    python train_classifier.py --dataset Phantom_MRI --outdir runs/Phantom_MRI/classifier
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import cli
+from datasets import dataset_info, get_dataset, get_loader
+from models import build, prepare
+from models.classifiers import load_weights
+from training import flags, losses, validation
+from training.engine import fit
+from training.noise import add_noise
+from training.run_directory import RunDirectory
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    model = parser.add_argument_group("model")
+    model.add_argument("--arch", default="resnet18", help="any torchvision classifier")
+    model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
+    model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
+    model.add_argument("--weights", help="file of torchvision weights to start from; nothing is downloaded")
+    model.add_argument(
+        "--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise on the [0, 1] scale"
+    )
+    flags.add_training_flags(parser, lr=1e-3, epochs=30, weight_decay=0.05)
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    device = flags.set_up(args)
+
+    # ---- data ----
+    info = dataset_info(args.dataset)
+    data = {
+        split: get_dataset(args.dataset, split, args.image_size, args.protocol, args.channels, args.data_dir)
+        for split in ("train", "val")
+    }
+    train_loader = get_loader(data["train"], args.batch, train=True, workers=args.workers, augment=args.augment)
+    val_loader = get_loader(data["val"], args.batch)
+
+    # ---- model ----
+    arch_kwargs = {
+        "num_classes": len(info.classes),
+        "image_size": args.image_size,
+        "channels": args.channels,
+        "mean": [info.mean],
+        "std": [info.std],
+    }
+    net = build(args.arch, **arch_kwargs)
+    if args.weights:
+        fresh = load_weights(net, args.weights)
+        print(f"--weights {args.weights}: {len(fresh)} tensors did not fit and start fresh: {', '.join(fresh[:4])} …")
+    classifier = prepare(net, device)
+    noise_sd = (args.noise_sd, args.noise_sd)
+
+    # ---- training ----
+    def loss_fn(images, labels):
+        noisy, _ = add_noise(images, noise_sd)
+        return losses.classification(classifier(noisy), labels)
+
+    def validate():
+        return {"val_accuracy": validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)}
+
+    run = RunDirectory(args.outdir, {**vars(args), "manifest": data["train"].manifest.digest}, args.resume)
+    describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "dataset": args.dataset, "image_size": args.image_size}
+    best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe)
+    noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
+    print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)

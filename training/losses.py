@@ -1,0 +1,22 @@
+"""The training objectives, each as published, per sample `[B]` (the loop takes the mean)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def reconstruction(denoised: Tensor, clean: Tensor) -> Tensor:
+    """`‖D(x+n) − x‖²`, mean over pixels: the MSE objective of Salman et al. 2020, eq. 4. `[B, C, H, W]` → `[B]`."""
+    return (denoised.float() - clean).square().mean(dim=(1, 2, 3))
+
+
+def stability(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """`CE(f(D(x+n)), argmax f(x))`: agree with the classifier's own clean answer (Salman et al. 2020, eq. 5, with its
+    hard prediction as the target, so that labels are never needed). Both `[B, K]` → `[B]`."""
+    return F.cross_entropy(logits.float(), clean_logits.argmax(dim=1), reduction="none")
+
+
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """`CE(f(D(x+n)), y)` with the true labels `[B]`. `[B, K]` → `[B]`."""
+    return F.cross_entropy(logits.float(), labels, reduction="none")

@@ -1,0 +1,34 @@
+"""Gaussian noise for training and validation, on the [0, 1] pixel scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def noise_range(noise_sd: Sequence[float]) -> tuple[float, float]:
+    """`--noise_sd S` → (S, S); `--noise_sd LOW HIGH` → (LOW, HIGH). Raises ValueError otherwise."""
+    values = list(noise_sd)
+    if len(values) not in (1, 2) or values[0] > values[-1]:
+        raise ValueError(f"--noise_sd {' '.join(map(str, values))}: give one value, or LOW HIGH with LOW <= HIGH")
+    return values[0], values[-1]
+
+
+def add_noise(images: Tensor, noise_sd: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """`x + n`, `n ~ N(0, s²I)` with s uniform in the range, per image. Returns noisy `[B, C, H, W]` and s `[B]`."""
+    low, high = noise_sd
+    sd = torch.empty(len(images), device=images.device).uniform_(low, high)
+    return images + sd.view(-1, 1, 1, 1) * torch.randn_like(images), sd
+
+
+def add_fixed_noise(images: Tensor, noise_sd: tuple[float, float], seed: int) -> tuple[Tensor, Tensor]:
+    """As `add_noise`, but the same for the same `seed`, whatever was drawn before: validation must not fluctuate with
+    its own noise. The standard deviations are spread evenly over the range."""
+    generator = torch.Generator(device=images.device).manual_seed(seed)
+    low, high = noise_sd
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
+    sd = low + (high - low) * (order + 0.5) / len(images)
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return images + sd.view(-1, 1, 1, 1) * noise, sd

@@ -1,0 +1,92 @@
+"""The folder of one training run: settings, log, checkpoints, progress picture.
+
+args.json            the settings; --resume refuses to go on with others
+metrics.jsonl        one JSON line per epoch
+log.txt              the same as a table
+progress.png         the same as curves
+checkpoint.pth.tar   after the last finished epoch: everything needed to go on
+best.pth.tar         the epoch with the best validation score
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+import files
+from models.registry import load_checkpoint
+
+# Settings that change nothing in the result, or only where it is computed.
+NOT_COMPARED = {"resume", "workers", "config", "device", "outdir", "data_dir"}
+
+
+class RunDirectory:
+    """Opens `outdir` for a new run, or with `resume` for going on with the one in it.
+
+    `checkpoint` is the state to go on from (None for a new run); `history` the records of the epochs done. Raises
+    ValueError if there is a run and `resume` is not set, or if it was started with other settings.
+    """
+
+    def __init__(self, outdir: Path, args: dict, resume: bool) -> None:
+        self.path = Path(outdir)
+        self.args = {name: value for name, value in plain(args).items() if name not in {"resume", "config"}}
+        self.checkpoint: dict | None = None
+        self.history: list[dict] = []
+        if self._file("checkpoint.pth.tar").is_file():
+            if not resume:
+                raise ValueError(f"--outdir {outdir}: holds a run already; --resume goes on with it, or name another")
+            self._check_settings()
+            self.checkpoint = load_checkpoint(self._file("checkpoint.pth.tar"))
+            lines = self._file("metrics.jsonl").read_text().splitlines()
+            self.history = [json.loads(line) for line in lines][: self.checkpoint["epoch"]]
+        files.write_json(self._file("args.json"), self.args)
+
+    def record(self, record: dict, checkpoint: dict, best: bool) -> None:
+        """Write one finished epoch. The checkpoint comes last: a run killed in between repeats the epoch."""
+        self.history.append(record)
+        files.write_text(self._file("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in self.history))
+        files.write_text(self._file("log.txt"), _table(self.history))
+        _plot(self.history, self._file("progress.png"))
+        for name in ("best", "checkpoint") if best else ("checkpoint",):
+            with files.replacing(self._file(f"{name}.pth.tar")) as temporary:
+                torch.save(checkpoint, temporary)
+
+    def _file(self, name: str) -> Path:
+        return self.path / name
+
+    def _check_settings(self) -> None:
+        before = files.read_json(self._file("args.json"))
+        names = sorted((before.keys() | self.args.keys()) - NOT_COMPARED)
+        changed = [name for name in names if before.get(name) != self.args.get(name)]
+        if changed:
+            what = ", ".join(f"--{name} {before.get(name)} (now {self.args.get(name)})" for name in changed)
+            raise ValueError(f"--resume {self.path}: was started with {what}; use the same or another --outdir")
+
+
+def plain(args: dict) -> dict:
+    """Settings as plain Python types (paths become text), so that any tool can read them back."""
+    return json.loads(json.dumps(args, default=str))
+
+
+def _table(history: list[dict]) -> str:
+    columns = list(history[0])
+    lines = ["\t".join(columns)]
+    for row in history:
+        lines.append("\t".join(f"{row[c]:.6g}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+    return "\n".join(lines) + "\n"
+
+
+def _plot(history: list[dict], path: Path) -> None:
+    """Loss, validation curves and learning rate against the epoch."""
+    from matplotlib.figure import Figure
+
+    curves = [name for name in history[0] if name not in {"epoch", "seconds"}]
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(3.2 * len(curves), 2.6), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+        axis.plot(epochs, [row[name] for row in history], marker="." if len(history) < 20 else None)
+        axis.set(title=name, xlabel="epoch")
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=80, metadata={"Software": None})

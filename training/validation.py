@@ -1,0 +1,49 @@
+"""What is measured on the validation split after each epoch. Runs under inference mode and autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from training import losses
+from training.noise import add_fixed_noise
+
+NOISE_SEED = 20260  # of the validation noise: the same in every epoch and every run
+
+
+def accuracy(
+    classify: Callable[[Tensor, Tensor], Tensor],
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    noise_sd: tuple[float, float],
+    reference: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Share of images where `classify(images + noise, noise_sd [B]) → logits` finds the label, or, if `reference` is
+    given, what that classifier answers on the clean image. A range of (0, 0) is no noise."""
+    correct, count = 0, 0
+    for batch, (images, labels) in enumerate(loader):
+        images = images.to(device, memory_format=torch.channels_last)
+        noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch)
+        target = labels.to(device) if reference is None else reference(images).argmax(dim=1)
+        correct += (classify(noisy, sd).argmax(dim=1) == target).sum().item()
+        count += len(labels)
+    return correct / count
+
+
+def psnr(
+    denoiser: Callable[[Tensor, Tensor], Tensor],
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    noise_sd: tuple[float, float],
+) -> float:
+    """Mean over images of `-10 log10 MSE` in dB, peak 1, of the denoised image clamped to [0, 1]."""
+    total, count = 0.0, 0
+    for batch, (images, _) in enumerate(loader):
+        images = images.to(device, memory_format=torch.channels_last)
+        noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch)
+        error = losses.reconstruction(denoiser(noisy, sd).clamp(0, 1), images)
+        total += (-10 * error.clamp(min=1e-10).log10()).sum().item()
+        count += len(images)
+    return total / count
