@@ -72,7 +72,8 @@ def main(args: argparse.Namespace) -> None:
     write_manifest(target / "manifest.csv", records, splits, groups, info)
     files.write_json(target / "manifest.json", settings)
     print(report(settings, info))
-    print(f"manifest: {target / 'manifest.csv'}")
+    totals = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
+    print(f"{totals} ({args.protocol}); {leak(settings)}: {target / 'manifest.csv'}")
 
 
 def find_source(args: argparse.Namespace, info: DatasetInfo, target: Path) -> Path:
@@ -134,19 +135,24 @@ def write_manifest(path: Path, records: list[Record], splits: list[str], groups:
 
 def report(settings: dict, info: DatasetInfo) -> str:
     """The manifest's settings as a few lines for the screen."""
-    leaked, testing = settings["testing_images_also_in_training"], settings["testing_images"]
     lines = [
         f"{settings['dataset']}: {settings['images']} images, {settings['unreadable']} unreadable, "
         f"{settings['duplicate_groups']} groups of identical images ({settings['superfluous_images']} superfluous), "
         f"{settings['duplicate_groups_with_conflicting_labels']} with conflicting labels",
         f"published split: {settings['duplicate_groups_across_training_and_testing']} groups lie in Training and in "
-        f"Testing; {leaked} of {testing} Testing images ({leaked / testing:.0%}) are also in Training",
+        f"Testing; {leak(settings)}",
         f"{settings['protocol']:<12}" + "".join(f"{name:>18}" for name in info.classes) + f"{'all':>8}",
     ]
     for split, counts in settings["counts"].items():
         row = "".join(f"{counts[name]:>18}" for name in info.classes)
         lines.append(f"{split:<12}{row}{sum(counts.values()):>8}")
     return "\n".join(lines)
+
+
+def leak(settings: dict) -> str:
+    """How many of the published test images are training images too."""
+    leaked, testing = settings["testing_images_also_in_training"], settings["testing_images"]
+    return f"{leaked} of {testing} Testing images ({leaked / testing:.0%}) are also in Training"
 
 
 if __name__ == "__main__":

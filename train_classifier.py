@@ -28,7 +28,8 @@ def get_args_parser() -> cli.Parser:
     model.add_argument(
         "--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise on the [0, 1] scale"
     )
-    flags.add_training_flags(parser, lr=1e-3, epochs=30, weight_decay=0.05)
+    model.add_argument("--label_smoothing", type=cli.non_negative_float, default=0.1, help="of the cross-entropy")
+    flags.add_training_flags(parser, lr=1e-3, epochs=40, weight_decay=0.05)
     parser.add_common_flags()
     return parser
 
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- training ----
     def loss_fn(images, labels):
         noisy, _ = add_noise(images, noise_sd)
-        return losses.classification(classifier(noisy), labels)
+        return losses.classification(classifier(noisy), labels, args.label_smoothing)
 
     def validate():
         return {"val_accuracy": validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)}

@@ -17,6 +17,8 @@ def stability(logits: Tensor, clean_logits: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), clean_logits.argmax(dim=1), reduction="none")
 
 
-def classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """`CE(f(D(x+n)), y)` with the true labels `[B]`. `[B, K]` → `[B]`."""
-    return F.cross_entropy(logits.float(), labels, reduction="none")
+def classification(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """`CE(f(D(x+n)), y)` with the true labels `[B]`. `[B, K]` → `[B]`.
+
+    `label_smoothing` s mixes the target with the uniform one, (1 - s) · one_hot(y) + s / K (Szegedy et al. 2016)."""
+    return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)

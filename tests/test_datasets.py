@@ -1,0 +1,101 @@
+"""Manifest → tensors."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datasets import DATASETS, get_dataset, get_loader, random_affine, read_manifest
+
+
+def test_table_is_consistent():
+    for name, info in DATASETS.items():
+        assert set(info.disease) < set(info.classes), name
+        assert set(info.aliases.values()) <= set(info.classes)
+        assert info.citation
+        assert info.licence
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_those_of_the_manifest(data_dir, channels):
+    dataset = get_dataset("Phantom_MRI", "val", image_size=32, channels=channels, data_dir=data_dir)
+    manifest = read_manifest("Phantom_MRI", data_dir)
+    rows = [row for row in manifest.rows if row["split"] == "val"]
+    assert len(dataset) == len(rows) > 0
+    for i in (0, len(rows) - 1):
+        image, label = dataset[i]
+        assert image.shape == (channels, 32, 32)
+        assert image.dtype == torch.float32
+        assert label == int(rows[i]["label"]) == dataset.labels[i]
+        with Image.open(f"{manifest.settings['source']}/{rows[i]['path']}") as file:
+            expected = file.convert("L" if channels == 1 else "RGB").resize((32, 32), Image.Resampling.BICUBIC)
+        expected = torch.from_numpy(np.array(expected)).float().reshape(32, 32, channels).permute(2, 0, 1) / 255
+        assert torch.equal(image, expected)
+
+
+def test_cache_is_used_and_belongs_to_the_manifest(data_dir, monkeypatch):
+    first = get_dataset("Phantom_MRI", "val", image_size=24, data_dir=data_dir)
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("the cache was not used"))
+    second = get_dataset("Phantom_MRI", "val", image_size=24, data_dir=data_dir)
+    assert torch.equal(first[3][0], second[3][0])
+
+
+def test_loaders(data_dir):
+    dataset = get_dataset("Phantom_MRI", "train", image_size=16, data_dir=data_dir)
+    images, labels = next(iter(get_loader(dataset, batch=8)))
+    assert images.shape == (8, 3, 16, 16)
+    assert torch.equal(labels, dataset.labels[:8])
+    assert torch.equal(images[5], dataset[5][0])
+    plain, _ = next(iter(DataLoader(dataset, batch_size=8)))  # a user's own loader works too
+    assert torch.equal(plain, images)
+    orders = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        orders.append(torch.cat([y for _, y in get_loader(dataset, 8, train=True, augment=True)]))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_training_never_sees_a_batch_of_one(data_dir):
+    dataset = get_dataset("Phantom_MRI", "val", image_size=16, data_dir=data_dir)
+    batch = len(dataset) - 1
+    assert [len(y) for _, y in get_loader(dataset, batch, train=True)] == [batch]
+    assert [len(y) for _, y in get_loader(dataset, batch)] == [batch, 1]
+
+
+def test_augmentation_closed_forms():
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    still = random_affine(images, shift=0, rotation=0, scale=0, flip=0)
+    torch.testing.assert_close(still, images, atol=1e-5, rtol=0)
+    mirrored = random_affine(images, shift=0, rotation=0, scale=0, flip=1)
+    torch.testing.assert_close(mirrored, images.flip(-1), atol=1e-5, rtol=0)
+    torch.manual_seed(0)
+    moved = random_affine(images)
+    assert moved.shape == images.shape
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert (moved - images).abs().amax(dim=(1, 2, 3)).min() > 0.05  # each image is moved
+
+
+def test_bad_requests(data_dir, tmp_path):
+    for arguments, word in (
+        (("Phantom_MRI", "testing"), "--split testing"),
+        (("Phantoms", "test"), "unknown; known are Brain_Tumor"),
+        (("Phantom_MRI", "test", 4), "--image_size 4"),
+        (("Phantom_MRI", "test", 32, "official"), "made with --protocol stratified"),
+        (("Phantom_MRI", "test", 32, None, 2), "--channels 2"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            get_dataset(*arguments, data_dir=data_dir)
+    with pytest.raises(FileNotFoundError, match=r"prepare_data.py --dataset Brain_Tumor"):
+        get_dataset("Brain_Tumor", "test", data_dir=data_dir)
+    (tmp_path / "Phantom_MRI").mkdir()
+    with (tmp_path / "Phantom_MRI" / "manifest.csv").open("w") as stream:
+        csv.writer(stream).writerow(["file", "label"])
+    with pytest.raises(ValueError, match="columns"):
+        get_dataset("Phantom_MRI", "test", data_dir=tmp_path)

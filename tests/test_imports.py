@@ -1,0 +1,66 @@
+"""The import rules of the architecture: scripts → packages → leaves, never script → script, never against the table."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAVES = {"cli", "files"}  # anybody may use them, they use nothing of ours
+ALLOWED = {
+    "prepare_data": {"preparation", "datasets"},
+    "train_classifier": {"training", "models", "datasets"},
+    "ds_main": {"training", "models", "datasets"},
+    "main_ds": {"training", "models", "datasets"},
+    "AE_DS_verify": {"core", "models", "datasets", "evaluation"},
+    "attacks/generate": {"attacks", "models", "datasets"},
+    "evaluate": {"evaluation", "core", "models", "datasets"},
+    "make_tables": {"evaluation"},
+    "core": set(),
+    "cli": set(),
+    "files": set(),
+    "datasets": set(),
+    "preparation": {"datasets"},
+    "models": set(),
+    "training": {"models"},
+    "evaluation": set(),
+    "attacks": {"models", "datasets"},
+}
+OURS = {name.split("/")[0] for name in ALLOWED}
+MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0].removesuffix(".py") in OURS]
+
+
+def imported(path: Path) -> set[str]:
+    """Our top-level names that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module]
+        found |= {name.split(".")[0] for name in names} & OURS
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_keep_to_the_table(path):
+    relative = path.relative_to(ROOT).with_suffix("")
+    package = relative.parts[0]
+    own = ALLOWED.get(relative.as_posix(), ALLOWED.get(package))
+    assert own is not None, f"{relative} is not in the table"
+    leaves = set() if package in LEAVES | {"core"} else LEAVES
+    assert imported(path) <= own | leaves | ({package} if len(relative.parts) > 1 else set())
+
+
+def test_core_stands_alone():
+    """`core.py` can be copied into another project: torch, SciPy and the standard library are all it needs."""
+    tree = ast.parse((ROOT / "core.py").read_text())
+    names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= {"__future__", "collections.abc", "scipy.stats", "torch"}
+
+
+def test_nothing_is_hard_wired_to_cuda():
+    for path in MODULES:
+        assert ".cuda()" not in path.read_text(), path

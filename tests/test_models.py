@@ -1,0 +1,136 @@
+"""Networks on shapes, published parameter counts and closed forms; checkpoints; pipelines."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
+from models.normalize import Normalize
+
+
+def test_normalize():
+    x = torch.rand(2, 3, 4, 4)
+    out = Normalize([0.1, 0.2, 0.3], [0.5, 1.0, 2.0])(x)
+    torch.testing.assert_close(out[:, 2], (x[:, 2] - 0.3) / 2.0)
+
+
+def test_dncnn_as_published():
+    """Parameter counts and keys of the published denoisers (RGB and grey)."""
+    net = build("dncnn")
+    assert sum(p.numel() for p in net.parameters()) == 558_400
+    assert sum(p.numel() for p in build("dncnn", channels=1).parameters()) == 556_096
+    keys = list(net.state_dict())
+    assert len(keys) == 93
+    assert all(key.startswith("dncnn.") for key in keys)
+
+
+@pytest.mark.parametrize("arch", ["dncnn", "nafnet"])
+@pytest.mark.parametrize(("channels", "size"), [(3, (64, 64)), (1, (40, 56)), (3, (37, 50))])
+def test_denoisers_keep_the_shape_and_start_as_the_identity(arch, channels, size):
+    net = build(arch, channels=channels).eval()
+    x = torch.rand(2, channels, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, 0.25), x)
+
+
+def test_nafnet_is_conditioned_on_the_noise_level():
+    torch.manual_seed(0)
+    net = build("nafnet").eval()
+    torch.nn.init.normal_(net.outro.weight, std=0.1)
+    x = torch.rand(3, 3, 32, 32)
+    levels = torch.tensor([0.1, 0.5, 1.0])
+    with torch.no_grad():
+        mixed = net(x, levels)
+        for i, level in enumerate(levels.tolist()):
+            torch.testing.assert_close(mixed[i : i + 1], net(x[i : i + 1], level), atol=1e-5, rtol=1e-4)
+        assert (net(x, 0.1) - net(x, 1.0)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="noise_sd"):
+        net(x, None)
+
+
+def test_nafnet_rows_do_not_see_each_other():
+    torch.manual_seed(0)
+    net = prepare(build("nafnet").eval(), "cpu")
+    torch.nn.init.normal_(net.outro.weight, std=0.1)
+    x = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, 0.5)[3:4], net(x[3:4], 0.5), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("arch", "channels", "size"), [("resnet18", 3, 64), ("resnet18", 1, 32), ("resnet18", 3, 160),
+                                                        ("mobilenet_v3_small", 1, 64)])  # fmt: skip
+def test_classifiers(arch, channels, size):
+    net = build(arch, num_classes=5, image_size=size, channels=channels, mean=[0.2], std=[0.2]).eval()
+    with torch.no_grad():
+        assert net(torch.rand(2, channels, size, size)).shape == (2, 5)
+    assert net[0].mean.shape == (1, channels, 1, 1)
+
+
+def test_unknown_architecture():
+    with pytest.raises(ValueError, match="resnet19"):
+        build("resnet19", num_classes=2, image_size=32)
+    with pytest.raises(ValueError, match="width_of"):
+        build("nafnet", width_of=3)
+
+
+def save(path, **changes):
+    net = build("nafnet", channels=1)
+    content = {
+        "arch": "nafnet",
+        "arch_kwargs": {"channels": 1},
+        "dataset": "Phantom_MRI",
+        "image_size": 32,
+        "state_dict": net.state_dict(),
+        **changes,
+    }
+    torch.save({key: value for key, value in content.items() if value is not None}, path)
+    return net
+
+
+def test_checkpoint_round_trip(tmp_path):
+    net = save(tmp_path / "a.pth.tar")
+    loaded, checkpoint = load_model(tmp_path / "a.pth.tar", "denoiser")
+    assert not loaded.training
+    assert checkpoint["dataset"] == "Phantom_MRI"
+    for name, value in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_refused_checkpoints(tmp_path):
+    path = tmp_path / "a.pth.tar"
+    with pytest.raises(FileNotFoundError, match=r"a\.pth\.tar"):
+        load_model(path, "denoiser")
+    path.write_bytes(b"<html>not a checkpoint</html>")
+    with pytest.raises(ValueError, match=r"a\.pth\.tar: not a checkpoint"):
+        load_model(path, "denoiser")
+    torch.save(build("nafnet"), path)  # a pickled module would run code when it is read
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_model(path, "denoiser")
+    save(path, arch_kwargs=None)
+    with pytest.raises(ValueError, match="no arch"):
+        load_model(path, "denoiser")
+    save(path)
+    with pytest.raises(ValueError, match=r"holds a denoiser \(nafnet\), but a classifier is needed"):
+        load_model(path, "classifier")
+    save(path, arch="dncnn")
+    with pytest.raises(ValueError, match="do not fit the architecture dncnn"):
+        load_model(path, "denoiser")
+
+
+def test_pipeline_is_the_composition(pipeline):
+    loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = loaded.classifier(loaded.denoiser(x, 0.3))
+        torch.testing.assert_close(loaded.at(0.3)(x), expected)
+        torch.testing.assert_close(DenoisedClassifier(loaded.denoiser, loaded.classifier, 0.3)(x), expected)
+        alone = load_pipeline(pipeline["classifier"], None)
+        torch.testing.assert_close(alone.at(0.3)(x), loaded.classifier(x))
+    assert (loaded.dataset, loaded.image_size, loaded.channels, loaded.num_classes) == ("Phantom_MRI", 32, 3, 4)
+
+
+def test_parts_must_fit(pipeline, tmp_path):
+    save(tmp_path / "grey.pth.tar")
+    with pytest.raises(ValueError, match="1 channel"):
+        load_pipeline(pipeline["classifier"], tmp_path / "grey.pth.tar")

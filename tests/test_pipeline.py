@@ -1,0 +1,182 @@
+"""The real command lines from data to table at tiny sizes, and what each script says to bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_script
+
+from evaluation.certificates import read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shell(folder: Path, *command: object) -> str:
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_end_to_end(tmp_path):
+    """As a user types it, in a folder of their own, each stage in a process of its own."""
+    tiny = ("--epochs", 1, "--batch", 16)
+    shell(tmp_path, ROOT / "prepare_data.py", "--subjects", 40, "--phantom_size", 48)
+    shell(tmp_path, ROOT / "train_classifier.py", *tiny, "--image_size", 16, "--outdir", "r/f")
+    shell(tmp_path, ROOT / "ds_main.py", *tiny, "--image_size", 16, "--noise_sd", 0.1, 0.5, "--outdir", "r/mse")
+    f, mse, stab = (f"r/{name}/best.pth.tar" for name in ("f", "mse", "stab"))
+    shell(tmp_path, ROOT / "main_ds.py", *tiny, "--classifier", f, "--pretrained_denoiser", mse, "--mse_weight", 10,
+          "--outdir", "r/stab")  # fmt: skip
+    assert "FGSM" in shell(tmp_path, ROOT / "attacks" / "generate.py", "--classifier", f)
+    out = shell(tmp_path, ROOT / "AE_DS_verify.py", "--classifier", f, "--pretrained_denoiser", stab, "--sigma", 0.25,
+                0.5, "--N", 50, "--N0", 10, "--skip", 4, "--outfile", "r/certify.tsv")  # fmt: skip
+    assert "sigma 0.5: certified accuracy" in out
+    assert "accuracy" in shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab)
+    shell(tmp_path, ROOT / "ds_main.py", "--mode", "test", "--pretrained_denoiser", mse, "--noise_sd", 0.25)
+    shell(tmp_path, ROOT / "ds_main.py", "--mode", "inference", "--pretrained_denoiser", mse, "--outdir", "r/grids")
+    assert (tmp_path / "r" / "grids" / "noise_0.25.png").is_file()
+    table = shell(tmp_path, ROOT / "make_tables.py", "--add", "DS=r/certify_sigma_0.25.tsv",
+                  "DS=r/certify_sigma_0.5.tsv", "--outdir", "r/tables")  # fmt: skip
+    assert "SYNTHETIC" in table
+    assert (tmp_path / "r" / "tables" / "certified_accuracy.png").stat().st_size > 5000
+
+
+@pytest.fixture
+def verify(pipeline, data_dir, tmp_path):
+    """`verify(outfile, *more)`: certify 5 test images with few draws; returns the TSV's path."""
+
+    def run(outfile, *more):
+        run_script("AE_DS_verify", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir",
+                   data_dir, "--sigma", 0.25, "--N0", 20, "--N", 60, "--max", 5, "--no-amp",
+                   "--outfile", tmp_path / outfile, *more)  # fmt: skip
+        return tmp_path / outfile
+
+    return run
+
+
+def answers(path: Path) -> list[list[str]]:
+    """All columns but the time."""
+    return [line.split("\t")[:5] for line in path.read_text().splitlines()]
+
+
+def test_tsv_and_settings(verify):
+    path = verify("a.tsv")
+    assert path.read_text().splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+    rows, torn = read_rows(path)
+    assert not torn
+    assert rows["idx"].tolist() == [0, 1, 2, 3, 4]
+    settings = json.loads(Path(f"{path}.json").read_text())
+    assert (settings["sigma"], settings["N0"], settings["N"], settings["alpha"]) == (0.25, 20, 60, 0.001)
+    assert (settings["dataset"], settings["split"]) == ("Phantom_MRI", "test")
+    from scipy.stats import norm
+
+    ceiling = 0.25 * norm.ppf(0.001 ** (1 / 60))
+    assert (rows["radius"] <= ceiling).all()
+    # Rounded down: the printed radius never exceeds what the counts prove.
+    assert rows["radius"].max() == pytest.approx(math.floor(ceiling * 1e6) / 1e6, abs=0.2)
+
+
+def test_noise_makes_certificates_independent_of_batch_skip_and_order(verify):
+    reference = answers(verify("a.tsv"))
+    assert answers(verify("b.tsv", "--batch", 7)) == reference
+    sparse = answers(verify("c.tsv", "--skip", 2))
+    assert sparse == [reference[0], *reference[1::2]]
+    # The images left out follow later; the file then holds the same answers in another order.
+    assert sorted(answers(verify("c.tsv", "--skip", 1))) == sorted(reference)
+
+
+def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
+    reference = answers(verify("whole.tsv"))
+    from core import Smooth
+
+    certify, calls = Smooth.certify, []
+
+    def stop_at_third(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return certify(self, *arguments)
+
+    monkeypatch.setattr(Smooth, "certify", stop_at_third)
+    with pytest.raises(SystemExit) as stop:
+        verify("cut.tsv")
+    assert stop.value.code == 130
+    monkeypatch.undo()
+    path = tmp_path / "cut.tsv"
+    assert len(answers(path)) == 3
+    path.write_text(path.read_text() + "2\t1\t1\t0.1")  # killed in the middle of a line
+    assert answers(verify("cut.tsv")) == reference
+
+
+def test_other_settings_are_refused(verify, pipeline, capsys):
+    path = verify("a.tsv")
+    before = path.read_bytes()
+    for more, word in (
+        (("--N", 70), "N 60 (now 70)"),
+        (("--seed", 1), "seed 0 (now 1)"),
+        (("--split", "val"), "split test (now val)"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            verify("a.tsv", *more)
+        assert stop.value.code == 1
+        assert word in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_bad_input(pipeline, data_dir, tmp_path, fails):
+    f, d = pipeline["classifier"], pipeline["mse"]
+    data = ("--data_dir", data_dir)
+    gone = tmp_path / "gone.pth.tar"
+
+    verify = ("AE_DS_verify", *data, "--sigma", 0.25, "--outfile", tmp_path / "x.tsv")
+    fails(2, ("--sigma", "must be a number > 0, got 0.0"), "AE_DS_verify", "--sigma", 0.0, "--classifier", f)
+    fails(2, ("--alpha",), *verify, "--classifier", f, "--alpha", 2)
+    fails(2, ("required", "--classifier"), *verify)
+    fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
+    fails(1, (d, "holds a denoiser (nafnet), but a classifier is needed"), *verify, "--classifier", d)
+    fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
+    fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")
+    fails(1, ("--protocol stratified, not official",), *verify, "--classifier", f, "--protocol", "official")
+    assert not (tmp_path / "x.tsv").exists()
+
+    run = ("--outdir", tmp_path / "run")
+    fails(1, ("Chest", "known are Brain_Tumor"), "train_classifier", *run, *data, "--dataset", "Chest")
+    fails(1, ("manifest.csv is missing", "prepare_data.py"), "train_classifier", *run, "--data_dir", tmp_path)
+    fails(1, ("resnet19",), "train_classifier", *run, *data, "--arch", "resnet19")
+    fails(2, ("--noise_sd", ">= 0"), "train_classifier", *run, *data, "--noise_sd", -0.1)
+    fails(2, ("--arch", "nafnet"), "ds_main", *run, *data, "--arch", "unknown")
+    fails(1, ("--noise_sd 0.5 0.1", "LOW <= HIGH"), "ds_main", *run, *data, "--noise_sd", 0.5, 0.1)
+    fails(1, ("--mode test needs --pretrained_denoiser",), "ds_main", *data, "--mode", "test")
+    fails(1, ("--mode train needs --outdir",), "ds_main", *data)
+    fails(1, (d, "a classifier is needed"), "main_ds", *run, *data, "--classifier", d)
+    fails(1, (f, "a denoiser is needed"), "main_ds", *run, *data, "--classifier", f, "--pretrained_denoiser", f)
+    fails(2, ("--objective", "stability"), "main_ds", *run, *data, "--classifier", f, "--objective", "robust")
+    fails(1, ("8-bit",), "attacks.generate", *data, "--classifier", f, "--eps", 0.001)
+    fails(2, ("--attack", "FGSM"), "attacks.generate", *data, "--classifier", f, "--attack", "PGM")
+    fails(1, (gone,), "evaluate", *data, "--classifier", gone)
+    if not torch.cuda.is_available():
+        fails(1, ("--device cuda",), "evaluate", *data, "--classifier", f, "--device", "cuda")
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_with_other_channels_are_refused(pipeline, data_dir, tmp_path, fails):
+    common = ("--data_dir", data_dir, "--epochs", 1, "--image_size", 32, "--channels", 1)
+    run_script("ds_main", *common, "--outdir", tmp_path / "grey")
+    grey = tmp_path / "grey" / "best.pth.tar"
+    flags = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--pretrained_denoiser", grey)
+    fails(1, (grey, "1 channel"), "AE_DS_verify", *flags, "--sigma", 0.25, "--outfile", tmp_path / "x.tsv")
+    fails(1, (grey, "1 channel"), "main_ds", *flags, "--outdir", tmp_path / "run")
+
+
+def test_missing_image_is_named(data_dir, tmp_path, fails, made_up_tree):
+    run_script("prepare_data", "--dataset", "Brain_Tumor", "--source", made_up_tree, "--data_dir", tmp_path)
+    victim = next((made_up_tree / "Training" / "no_tumor").glob("*.png"))
+    victim.unlink()
+    fails(1, (victim,), "train_classifier", "--dataset", "Brain_Tumor", "--data_dir", tmp_path, "--outdir",
+          tmp_path / "run")  # fmt: skip

@@ -1,0 +1,179 @@
+"""Scanning, duplicates, splits: on made-up trees, and on the real set where it lies beside the project."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from conftest import CLASSES, run_script, write_image
+from PIL import Image
+
+from datasets import MANIFEST_COLUMNS, PROTOCOLS
+
+
+def prepare(source, data_dir, *more):
+    run_script("prepare_data", "--dataset", "Brain_Tumor", "--source", source, "--data_dir", data_dir, *more)
+    folder = data_dir / "Brain_Tumor"
+    with (folder / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return rows, json.loads((folder / "manifest.json").read_text())
+
+
+def assert_no_leak(rows):
+    splits = defaultdict(set)
+    for row in rows:
+        if row["split"]:
+            splits["pixels", row["sha256"]].add(row["split"])
+            splits["group", row["group"]].add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_manifest(made_up_tree, tmp_path, protocol):
+    rows, settings = prepare(made_up_tree, tmp_path / "D", "--protocol", protocol)
+    assert tuple(rows[0]) == MANIFEST_COLUMNS
+    assert len(rows) == 100
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    assert_no_leak(rows)
+    for row in rows:
+        with Image.open(made_up_tree / row["path"]) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        assert row["sha256"] == hashlib.sha256(pixels.tobytes()).hexdigest()
+        assert (int(row["width"]), int(row["height"])) == (16, 20)
+        assert CLASSES[int(row["label"])] == row["class"] == row["path"].split("/")[1]
+    counts = Counter((row["split"], row["class"]) for row in rows)
+    if protocol == "official":
+        assert all((row["split"] == "test") == row["path"].startswith("Testing") for row in rows)
+        assert all(counts["val", name] == 2 for name in CLASSES)
+    else:  # 25 per class: 70/10/20 is 17.5/2.5/5
+        assert all(counts["test", name] == 5 and counts["val", name] in (2, 3) for name in CLASSES)
+    assert settings["counts"]["train"]["no_tumor"] == counts["train", "no_tumor"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_duplicates_are_found_and_never_leak(made_up_tree, tmp_path, protocol):
+    training, testing = made_up_tree / "Training", made_up_tree / "Testing"
+    # Twice within Training; in Training and Testing; in Training and twice in Testing; same pixels, other file format.
+    shutil.copy(training / "no_tumor" / "00.png", training / "no_tumor" / "copy.png")
+    shutil.copy(training / "no_tumor" / "01.png", testing / "no_tumor" / "copy.png")
+    for i in range(2):
+        shutil.copy(training / "glioma_tumor" / "02.png", testing / "glioma_tumor" / f"copy{i}.png")
+    with Image.open(training / "pituitary_tumor" / "03.png") as image:
+        image.save(testing / "pituitary_tumor" / "copy.bmp")
+    rows, settings = prepare(made_up_tree, tmp_path / "D", "--protocol", protocol)
+    assert settings["duplicate_groups"] == 4
+    assert settings["superfluous_images"] == 5
+    assert settings["duplicate_groups_across_training_and_testing"] == 3
+    assert settings["testing_images_also_in_training"] == 4
+    assert settings["duplicate_groups_with_conflicting_labels"] == 0
+    assert_no_leak(rows)
+    excluded = {row["path"]: row["excluded"] for row in rows if row["excluded"]}
+    if protocol == "official":
+        assert set(excluded) == {
+            "Training/no_tumor/01.png",
+            "Training/glioma_tumor/02.png",
+            "Training/pituitary_tumor/03.png",
+        }
+        assert "Testing/no_tumor/copy.png" in excluded["Training/no_tumor/01.png"]
+        assert all(row["split"] == "" for row in rows if row["excluded"])
+    else:
+        assert not excluded
+
+
+def test_same_pixels_with_other_labels_are_counted(made_up_tree, tmp_path):
+    shutil.copy(made_up_tree / "Training/no_tumor/00.png", made_up_tree / "Training/glioma_tumor/copy.png")
+    rows, settings = prepare(made_up_tree, tmp_path / "D")
+    assert settings["duplicate_groups_with_conflicting_labels"] == 1
+    assert_no_leak(rows)
+
+
+def test_both_spellings_of_the_classes(made_up_tree, tmp_path):
+    reference, _ = prepare(made_up_tree, tmp_path / "A")
+    for split in ("Training", "Testing"):
+        for name, other in zip(CLASSES, ("glioma", "meningioma", "notumor", "pituitary"), strict=True):
+            (made_up_tree / split / name).rename(made_up_tree / split / other)
+    rows, _ = prepare(made_up_tree, tmp_path / "B")
+    same = ("label", "class", "split", "group", "sha256")
+    assert [[row[key] for key in same] for row in rows] == [[row[key] for key in same] for row in reference]
+
+
+def test_splits_follow_content_not_file_names(made_up_tree, tmp_path):
+    first, _ = prepare(made_up_tree, tmp_path / "A")
+    for i, path in enumerate(sorted(made_up_tree.rglob("*.png"), reverse=True)):
+        path.rename(path.with_name(f"renamed{i:03d}.png"))
+    second, _ = prepare(made_up_tree, tmp_path / "B")
+    assert {r["sha256"]: r["split"] for r in first} == {r["sha256"]: r["split"] for r in second}
+    third, _ = prepare(made_up_tree, tmp_path / "C", "--seed", 1)
+    assert {r["sha256"]: r["split"] for r in first} != {r["sha256"]: r["split"] for r in third}
+
+
+def test_subjects_of_phantoms_stay_whole(data_dir):
+    with (data_dir / "Phantom_MRI" / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert_no_leak(rows)
+    assert len({row["group"] for row in rows}) == 60
+
+
+def test_unreadable_images_stop_or_are_set_aside(made_up_tree, tmp_path, fails):
+    broken = made_up_tree / "Training" / "no_tumor" / "00.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    (made_up_tree / "Testing" / "glioma_tumor" / "00.png").write_text("not an image")
+    flags = ("--dataset", "Brain_Tumor", "--source", made_up_tree, "--data_dir", tmp_path / "D")
+    fails(1, ("2 unreadable", broken, "--skip_unreadable"), "prepare_data", *flags)
+    assert not (tmp_path / "D" / "Brain_Tumor" / "manifest.csv").exists()
+    rows, settings = prepare(made_up_tree, tmp_path / "D", "--skip_unreadable")
+    excluded = [row for row in rows if row["excluded"]]
+    assert settings["unreadable"] == len(excluded) == 2
+    assert all(row["excluded"].startswith("unreadable: ") and row["split"] == "" for row in excluded)
+
+
+def test_bad_sources(made_up_tree, tmp_path, fails):
+    flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "D", "--source")
+    fails(1, (tmp_path / "gone", "no such folder"), *flags, tmp_path / "gone")
+    fails(1, ("Training", "is missing"), *flags, tmp_path)
+    write_image(made_up_tree / "Training" / "oedema" / "0.png", 999)
+    fails(1, ("oedema", "unknown class", "no_tumor"), *flags, made_up_tree)
+    shutil.rmtree(made_up_tree / "Training" / "oedema")
+    shutil.rmtree(made_up_tree / "Testing" / "no_tumor")
+    (made_up_tree / "Testing" / "no_tumor").mkdir()
+    fails(1, ("Testing", "no images of class no_tumor"), *flags, made_up_tree)
+    fails(1, ("--source", "--download"), *flags[:-1])
+    fails(2, ("--dataset", "Brain_Tumor"), "prepare_data", "--dataset", "Brains")
+
+
+def test_failed_download_says_what_to_do_by_hand(tmp_path, fails, monkeypatch):
+    import sys
+    import types
+
+    def unreachable(slug):
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=unreachable))
+    words = ("kaggle.com/datasets/sartajbhuvaji", "unzip", "prepare_data.py --dataset Brain_Tumor --source")
+    flags = ("prepare_data", "--dataset", "Brain_Tumor", "--download", "--data_dir", tmp_path)
+    fails(1, words, *flags)
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    fails(1, ("pip install kagglehub", *words), *flags)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_real_brain_tumor_set(brain_tumor_source, tmp_path, protocol):
+    """The published facts: 3,264 images, 300 groups of identical ones, 213 of them across Training and Testing."""
+    rows, settings = prepare(brain_tumor_source, tmp_path, "--protocol", protocol)
+    assert len(rows) == 3264
+    assert settings["duplicate_groups"] == 300
+    assert settings["superfluous_images"] == 394
+    assert settings["duplicate_groups_across_training_and_testing"] == 213
+    assert (settings["testing_images_also_in_training"], settings["testing_images"]) == (251, 394)
+    assert settings["duplicate_groups_with_conflicting_labels"] == 0
+    assert_no_leak(rows)
+    if protocol == "stratified":
+        assert not any(row["excluded"] for row in rows)
+        shares = Counter(row["split"] for row in rows)
+        assert shares["test"] / 3264 == pytest.approx(0.2, abs=0.005)
+        assert shares["val"] / 3264 == pytest.approx(0.1, abs=0.005)

@@ -1,0 +1,256 @@
+"""Losses, noise, schedules and the loop, against closed forms; resuming equals not being interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from conftest import run_script
+
+from training import losses, validation
+from training.noise import add_fixed_noise, add_noise, noise_range
+from training.optim import lr_factor
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_reconstruction_is_the_mean_square_per_image():
+    clean = torch.zeros(2, 3, 4, 4)
+    denoised = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 2.0)])
+    torch.testing.assert_close(losses.reconstruction(denoised, clean), torch.tensor([0.25, 4.0]))
+
+
+def test_cross_entropies():
+    """Uniform scores cost log K, whatever the target; stability's target is the clean prediction, not the label."""
+    uniform = torch.zeros(3, 4)
+    torch.testing.assert_close(losses.classification(uniform, torch.tensor([0, 1, 2])), torch.full((3,), math.log(4)))
+    torch.testing.assert_close(losses.stability(uniform, torch.randn(3, 4)), torch.full((3,), math.log(4)))
+    sure = torch.tensor([[0.0, 50.0, 0.0]])
+    assert losses.stability(sure, torch.tensor([[1.0, 3.0, 2.0]])).item() == pytest.approx(0, abs=1e-6)
+    assert losses.stability(sure, torch.tensor([[3.0, 1.0, 2.0]])).item() == pytest.approx(50, rel=1e-6)
+
+
+def test_label_smoothing():
+    """(1 - s) CE(y) + s times the mean over classes of -log p."""
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    logp = logits.log_softmax(dim=1)
+    expected = -0.9 * logp[torch.arange(5), labels] - 0.1 * logp.mean(dim=1)
+    torch.testing.assert_close(losses.classification(logits, labels, 0.1), expected)
+
+
+def test_losses_are_float32_under_autocast():
+    logits = torch.randn(2, 4).bfloat16()
+    assert losses.classification(logits, torch.tensor([0, 1])).dtype == torch.float32
+    assert losses.stability(logits, logits).dtype == torch.float32
+    assert losses.reconstruction(torch.rand(2, 1, 2, 2).bfloat16(), torch.rand(2, 1, 2, 2)).dtype == torch.float32
+
+
+# ---- noise -----------------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_standard_deviation_it_says():
+    torch.manual_seed(0)
+    images = torch.full((400, 1, 16, 16), 0.5)
+    noisy, sd = add_noise(images, (0.1, 1.0))
+    assert sd.min() >= 0.1
+    assert sd.max() <= 1.0
+    assert sd.mean().item() == pytest.approx(0.55, abs=4 * 0.9 / math.sqrt(12 * 400))
+    standardised = (noisy - images) / sd.view(-1, 1, 1, 1)
+    assert standardised.std().item() == pytest.approx(1, abs=5 / math.sqrt(2 * standardised.numel()))
+    _, fixed = add_noise(images, (0.25, 0.25))
+    assert (fixed == 0.25).all()
+
+
+def test_validation_noise_repeats_and_leaves_training_noise_alone():
+    images = torch.zeros(10, 1, 4, 4)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first, sd = add_fixed_noise(images, (0.2, 0.6), seed=5)
+    assert torch.equal(torch.rand(3), expected)
+    second, _ = add_fixed_noise(images, (0.2, 0.6), seed=5)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(sd.sort().values, 0.2 + 0.4 * (torch.arange(10) + 0.5) / 10)
+
+
+def test_noise_range():
+    assert noise_range([0.25]) == (0.25, 0.25)
+    assert noise_range([0.1, 0.5]) == (0.1, 0.5)
+    for bad in ([0.5, 0.1], [0.1, 0.2, 0.3], []):
+        with pytest.raises((ValueError, IndexError)):
+            noise_range(bad)
+
+
+# ---- validation ------------------------------------------------------------------------------------------------------
+
+
+def test_psnr_of_a_known_error():
+    """A constant error of 0.1 is 20 dB."""
+    loader = [(torch.full((4, 1, 8, 8), 0.5), torch.zeros(4))]
+    psnr = validation.psnr(lambda x, sd: torch.full_like(x, 0.6), loader, torch.device("cpu"), (0.1, 0.1))
+    assert psnr == pytest.approx(20, abs=1e-4)
+
+
+def test_accuracy_against_labels_and_against_a_reference():
+    loader = [(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 1])), (torch.zeros(1, 1, 2, 2), torch.tensor([1]))]
+
+    def always_one(x, sd=None):
+        return torch.tensor([[0.0, 1.0]]).expand(len(x), 2)
+
+    device = torch.device("cpu")
+    assert validation.accuracy(always_one, loader, device, (0, 0)) == 0.75
+    assert validation.accuracy(always_one, loader, device, (0, 0), always_one) == 1.0
+
+
+# ---- schedules -------------------------------------------------------------------------------------------------------
+
+
+def test_schedules():
+    def factor(name, t):
+        return lr_factor(name, t, int(t * 100), step_size=30, gamma=0.1)
+
+    assert factor("onecycle", 0) == pytest.approx(1 / 25)
+    assert factor("onecycle", 0.3) == pytest.approx(1)
+    assert factor("onecycle", 1) == pytest.approx(0)
+    assert factor("onecycle", 0.65) == pytest.approx(0.5)
+    assert factor("cosine", 0) == 1
+    assert factor("cosine", 0.5) == pytest.approx(0.5)
+    assert [factor("step", t) for t in (0, 0.29, 0.3, 0.6)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert factor("constant", 0.7) == 1
+
+
+# ---- the loop, by the real scripts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(data_dir, tmp_path, pipeline):
+    """`train(script, outdir, *more)` with tiny settings."""
+    specific = {
+        "train_classifier": ("--image_size", 16, "--noise_sd", 0.1),
+        "ds_main": ("--image_size", 16, "--noise_sd", 0.1, 0.5),
+        "main_ds": ("--classifier", pipeline["classifier"], "--pretrained_denoiser", pipeline["mse"],
+                    "--mse_weight", 10),
+    }  # fmt: skip
+
+    def run(script, outdir, *more):
+        flags = ("--data_dir", data_dir, "--epochs", 3, "--batch", 16, "--outdir", tmp_path / outdir, "--no-amp")
+        run_script(script, *flags, *specific[script], *more)
+        return tmp_path / outdir
+
+    return run
+
+
+def same_weights(a, b):
+    first, second = (torch.load(path, weights_only=True) for path in (a, b))
+    assert first["epoch"] == second["epoch"]
+    for part in ("state_dict", "optimizer", "scheduler"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+
+
+class KilledError(BaseException):
+    """Stands for a SIGKILL: nobody may catch it."""
+
+
+@pytest.mark.parametrize("script", ["train_classifier", "ds_main", "main_ds"])
+def test_resumed_equals_uninterrupted(train, script, monkeypatch):
+    whole = train(script, "whole")
+    from training.run_directory import RunDirectory
+
+    record = RunDirectory.record
+
+    def record_then_die(self, row, checkpoint, best):
+        record(self, row, checkpoint, best)
+        if row["epoch"] == 2:
+            raise KilledError
+
+    monkeypatch.setattr(RunDirectory, "record", record_then_die)
+    with pytest.raises(KilledError):
+        train(script, "cut")
+    monkeypatch.undo()
+    cut = train(script, "cut", "--resume")
+    for name in ("checkpoint.pth.tar", "best.pth.tar"):
+        same_weights(whole / name, cut / name)
+    histories = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (whole, cut)]
+    for a, b in zip(*histories, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+    again = train(script, "cut", "--resume")  # finished: nothing changes
+    same_weights(whole / "checkpoint.pth.tar", again / "checkpoint.pth.tar")
+
+
+def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):
+    whole = train("ds_main", "whole")
+    save = torch.save
+    calls = []
+
+    def die_in_epoch_two(content, path):
+        calls.append(content["epoch"])
+        if content["epoch"] == 2:
+            path.write_bytes(b"half a file")
+            raise KilledError
+        save(content, path)
+
+    monkeypatch.setattr(torch, "save", die_in_epoch_two)
+    with pytest.raises(KilledError):
+        train("ds_main", "cut")
+    monkeypatch.undo()
+    cut = train("ds_main", "cut", "--resume")
+    same_weights(whole / "checkpoint.pth.tar", cut / "checkpoint.pth.tar")
+    assert len((cut / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_run_directory_holds_what_it_should(train):
+    folder = train("main_ds", "run", "--epochs", 1)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"args.json", "best.pth.tar", "checkpoint.pth.tar", "log.txt", "metrics.jsonl", "progress.png"}
+    assert json.loads((folder / "args.json").read_text())["objective"] == "stability"
+    assert (folder / "log.txt").read_text().startswith("epoch\tlr\ttrain_loss\tval_accuracy\tval_agreement")
+    checkpoint = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+    contract = {"arch", "arch_kwargs", "dataset", "image_size", "state_dict", "optimizer", "scheduler", "epoch",
+                "best_metric", "rng", "args"}  # fmt: skip
+    assert contract <= set(checkpoint)
+
+
+def test_a_run_is_not_overwritten_and_settings_are_held(train, capsys):
+    folder = train("ds_main", "run", "--epochs", 1)
+    before = (folder / "checkpoint.pth.tar").read_bytes()
+    for words, more in (
+        (("holds a run already", "--resume"), ()),
+        (("--lr 0.0015 (now 0.01)",), ("--lr", 0.01, "--resume")),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            train("ds_main", "run", "--epochs", 1, *more)
+        assert stop.value.code == 1
+        message = capsys.readouterr().err
+        assert all(word in message for word in words), message
+    assert (folder / "checkpoint.pth.tar").read_bytes() == before
+
+
+def test_non_finite_loss_stops_with_epoch_and_step(train, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train("ds_main", "run", "--lr", 1e30, "--schedule", "constant")
+    assert stop.value.code == 1
+    assert "in epoch" in (message := capsys.readouterr().err)
+    assert "step" in message
+    assert "\n" not in message.strip()
+
+
+def test_the_frozen_classifier_stays_frozen_and_the_denoiser_learns(train, pipeline):
+    before = torch.load(pipeline["classifier"], weights_only=True)["state_dict"]
+    folder = train("main_ds", "run", "--objective", "classification")
+    after = torch.load(pipeline["classifier"], weights_only=True)["state_dict"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert "val_agreement" not in rows[0]
+
+
+def test_from_scratch(train, pipeline, tmp_path, data_dir):
+    run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--arch", "dncnn", "--epochs",
+               1, "--outdir", tmp_path / "scratch")  # fmt: skip
+    checkpoint = torch.load(tmp_path / "scratch" / "best.pth.tar", weights_only=True)
+    assert checkpoint["arch"] == "dncnn"
+    shutil.rmtree(tmp_path / "scratch")
