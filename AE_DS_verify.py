@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
-import os
-import platform
 import shlex
 import sys
 import time
@@ -27,7 +25,7 @@ import files
 from core import Smooth
 from datasets import ImageDataset, get_dataset
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
-from models import load_pipeline, resolve_amp, select_device
+from models import hardware, load_pipeline, resolve_amp, select_device
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 # What may differ between the run that began a TSV and the one that goes on with it.
@@ -95,9 +93,7 @@ def main(args: argparse.Namespace) -> None:
             "max": args.max,
             "batch": batch,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPU cores"
-            if device.type == "cpu"
-            else torch.cuda.get_device_name(device),
+            "hardware": hardware(device),
             "torch": torch.__version__,
         }
         outfile = args.outfile

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,10 +38,10 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda where present")
         group.add_argument("--config", metavar="FILE.yaml", help="flags from a YAML file; the command line wins")
 
-    def add_data_flags(self, dataset: str | None = None, dataset_help: str = "name of a prepared data set") -> None:
+    def add_data_flags(self, dataset_help: str) -> None:
         """Add --dataset, --data_dir and --protocol."""
         group = self.add_argument_group("data")
-        group.add_argument("--dataset", default=dataset, help=dataset_help)
+        group.add_argument("--dataset", help=dataset_help)
         group.add_argument(
             "--data_dir", type=Path, default=Path("Dataset"), help="folder that prepare_data.py wrote to"
         )
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--classifier", "--base_classifier", type=Path, required=True, help="checkpoint of f")
         group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
         amp_flag(group)
-        self.add_data_flags(dataset_help="name of a prepared data set (default: the one f was trained on)")
+        self.add_data_flags("name of a prepared data set (default: the one f was trained on)")
         self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
@@ -120,6 +121,8 @@ def run(
         parser.exit(
             130, f"\n{parser.prog}: interrupted; the same command (training: with --resume) goes on from here\n"
         )
+    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, FloatingPointError) as error:
         if sys.flags.dev_mode:
             raise

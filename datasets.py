@@ -209,6 +209,7 @@ def get_loader(
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )
 
 
@@ -236,7 +237,11 @@ def random_affine(
     angle, zoom = torch.deg2rad(uniform(rotation)), 1 + uniform(scale)
     mirror = torch.where(torch.rand(count) < flip, -1.0, 1.0)
     theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, 2] = mirror * zoom * angle.cos(), -zoom * angle.sin(), uniform(2 * shift)
+    theta[:, 0, 0], theta[:, 0, 1], theta[:, 0, 2] = (
+        mirror * zoom * angle.cos(),
+        -zoom * angle.sin(),
+        uniform(2 * shift),
+    )
     theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, 2] = mirror * zoom * angle.sin(), zoom * angle.cos(), uniform(2 * shift)
     grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)

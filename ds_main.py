@@ -24,17 +24,28 @@ from training.run_directory import RunDirectory
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("--mode", choices=["train", "test", "inference"], default="train",
-                        help="train; test: PSNR on --split; inference: clean | noisy | denoised grids")  # fmt: skip
+    parser.add_argument(
+        "--mode",
+        choices=["train", "test", "inference"],
+        default="train",
+        help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser")
     model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
     model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
     model.add_argument("--pretrained_denoiser", type=Path, help="start from (or test) this checkpoint")
     flags.add_noise_flag(model)
-    flags.add_training_flags(parser, lr=1.5e-3, epochs=40, weight_decay=1e-4, outdir_required=False)
+    flags.add_training_flags(
+        parser,
+        lr=1.5e-3,
+        epochs=40,
+        weight_decay=1e-4,
+        dataset_help="name of a prepared data set (default: the checkpoint's, else Phantom_MRI)",
+        outdir_required=False,
+    )
     parser.add_argument("--split", choices=["train", "val"], default="val", help="of test and inference")
-    parser.add_argument("--images", type=cli.positive_int, default=8, help="of inference: rows of each grid")
+    parser.add_argument("--images", type=cli.positive_int, default=8, help="of inference: columns of each grid")
     parser.add_common_flags()
     return parser
 
@@ -56,8 +67,9 @@ def train(args: argparse.Namespace) -> None:
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
     else:
         describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
+        start = {"dataset": "Phantom_MRI"}
         denoiser = prepare(build(args.arch, channels=args.channels), device)
-    describe["dataset"] = args.dataset
+    args.dataset = describe["dataset"] = args.dataset or start["dataset"]
 
     # ---- data ----
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
@@ -91,7 +103,7 @@ def test(args: argparse.Namespace) -> None:
 
 
 def inference(args: argparse.Namespace) -> None:
-    """Write one picture per --noise_sd: rows of clean | noisy | denoised."""
+    """Write one picture per --noise_sd: a row of clean images, below them noisy, below them denoised ones."""
     from PIL import Image
 
     if args.outdir is None:
@@ -104,12 +116,12 @@ def inference(args: argparse.Namespace) -> None:
         noisy, sd = add_fixed_noise(clean, (value, value), seed=args.seed)
         with torch.inference_mode(), autocast(device, args.amp):
             denoised = denoiser(noisy, sd).float()
-        rows = torch.cat([clean, noisy, denoised], dim=3).clamp(0, 1)  # [B, C, H, 3W]
-        grid = torch.cat(list(rows), dim=1).expand(3, -1, -1)
+        columns = torch.cat([clean, noisy, denoised], dim=2).clamp(0, 1)  # [B, C, 3H, W]
+        grid = torch.cat(list(columns), dim=2).expand(3, -1, -1)
         path = args.outdir / f"noise_{value:g}.png"
         with files.replacing(path) as temporary:
             Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(temporary)
-        print(f"noise_sd {value:g}: clean | noisy | denoised: {path}")
+        print(f"noise_sd {value:g}: clean, noisy, denoised ({args.split} split): {path}")
 
 
 def _load(args: argparse.Namespace):
@@ -122,7 +134,8 @@ def _load(args: argparse.Namespace):
 def _dataset(args: argparse.Namespace, split: str, described: dict):
     """The split in the size and with the channels that the denoiser takes."""
     channels = described["arch_kwargs"]["channels"]
-    return get_dataset(args.dataset, split, described["image_size"], args.protocol, channels, args.data_dir)
+    name = args.dataset or described["dataset"]
+    return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,13 @@ def get_args_parser() -> cli.Parser:
     objective.add_argument("--objective", choices=["stability", "classification"], default="stability")
     objective.add_argument("--mse_weight", type=cli.non_negative_float, default=0.0, help="of the reconstruction error")
     flags.add_noise_flag(objective)
-    flags.add_training_flags(parser, lr=5e-4, epochs=40, weight_decay=1e-4)
+    flags.add_training_flags(
+        parser,
+        lr=5e-4,
+        epochs=40,
+        weight_decay=1e-4,
+        dataset_help="name of a prepared data set (default: the one f was trained on)",
+    )
     parser.add_common_flags()
     return parser
 
@@ -56,6 +62,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         describe = {"arch": args.arch, "arch_kwargs": {"channels": channels}}
         denoiser = prepare(build(args.arch, channels=channels), device)
+    args.dataset = args.dataset or made["dataset"]
     describe |= {"dataset": args.dataset, "image_size": size}
 
     # ---- data ----

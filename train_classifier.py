@@ -29,13 +29,17 @@ def get_args_parser() -> cli.Parser:
         "--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise on the [0, 1] scale"
     )
     model.add_argument("--label_smoothing", type=cli.non_negative_float, default=0.1, help="of the cross-entropy")
-    flags.add_training_flags(parser, lr=1e-3, epochs=40, weight_decay=0.05)
+    model.add_argument("--mixup", type=cli.non_negative_float, default=0.0, help="strength of mixup (0: none)")
+    flags.add_training_flags(
+        parser, lr=1e-3, epochs=40, weight_decay=0.05, dataset_help="name of a prepared data set (default: Phantom_MRI)"
+    )
     parser.add_common_flags()
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     device = flags.set_up(args)
+    args.dataset = args.dataset or "Phantom_MRI"
 
     # ---- data ----
     info = dataset_info(args.dataset)
@@ -63,8 +67,10 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- training ----
     def loss_fn(images, labels):
-        noisy, _ = add_noise(images, noise_sd)
-        return losses.classification(classifier(noisy), labels, args.label_smoothing)
+        def under_noise(x):  # fresh noise on blended images, not blended noise
+            return classifier(add_noise(x, noise_sd)[0])
+
+        return losses.mixup(under_noise, images, labels, args.mixup, label_smoothing=args.label_smoothing)
 
     def validate():
         return {"val_accuracy": validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)}

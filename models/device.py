@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -31,6 +34,17 @@ def resolve_amp(amp: bool | None, device: torch.device | str) -> bool:
 def autocast(device: torch.device | str, enabled: bool) -> contextlib.AbstractContextManager:
     """bfloat16 autocast on `device`, or nothing. Losses and votes are taken on float32 logits outside of it."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def hardware(device: torch.device | str) -> str:
+    """What the device is called, for the record beside a result."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def prepare(model: nn.Module, device: torch.device | str) -> nn.Module:

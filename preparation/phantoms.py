@@ -1,7 +1,7 @@
 """Procedural axial T1-contrast head MRI with and without tumours: the data set that needs no download.
 
-A head is a 3D Shepp-Logan-like stack of soft ellipsoids in head coordinates: x to one side, y forward, z up, in units of
-half the head's length, z = 0 at the sella. Each image is one level z of one subject, so the slices of a subject agree.
+A head is a stack of soft ellipsoids, as in the Shepp-Logan phantom. Head coordinates: x to the side, y forward, z up,
+in units of half the head's length, z = 0 at the sella. An image is one level z of it, so a subject's slices agree.
 """
 
 from __future__ import annotations
@@ -116,41 +116,41 @@ def draw_lesion(label: int, subject: Subject) -> Lesion | None:
     side = rng.choice((-1, 1))
     if label == GLIOMA:  # within the brain, ragged, heterogeneous: mostly a ring around necrosis with oedema about it
         z = rng.uniform(0.04, 0.66)
-        x, y = _in_plane(subject, z, depth=rng.uniform(0.3, 0.65), towards=rng.uniform(0.15, 0.95) * np.pi)
+        x, y = _in_plane(subject, z, depth=rng.uniform(0.36, 0.7), towards=rng.uniform(0.15, 0.95) * np.pi)
         radius = rng.uniform(0.2, 0.36)
-        low_grade = rng.random() < 0.08  # a dark area that hardly enhances
+        low_grade = rng.random() < 0.06  # a dark area that hardly enhances
         return Lesion(
             (side * x, min(y, 0.3 + 3 * z), z),
             radius,
-            level=rng.uniform(-0.12, 0.06) if low_grade else rng.uniform(0.18, 0.42),
+            level=rng.uniform(-0.2, -0.05) if low_grade else rng.uniform(0.16, 0.34),
             height=rng.uniform(0.8, 1.1),
             ragged=rng.uniform(0.1, 0.3),
             texture=rng.uniform(0.04, 0.1),
-            core=rng.uniform(0.4, 0.8),
+            core=rng.uniform(0.55, 0.82),
             oedema=rng.uniform(1.3, 1.8),
             push=rng.uniform(0.1, 0.45),
         )
     if label == MENINGIOMA:  # on the dura of skull, falx or skull base, round, bright all over
         radius = rng.uniform(0.16, 0.32)
         site = rng.random()
-        if site < 0.62:  # the convexity
+        if site < 0.78:  # the convexity
             z = rng.uniform(0.04, 0.72)
             towards = rng.uniform(0.05 if z > 0.25 else 0.4, 0.97) * np.pi
             x, y = _in_plane(subject, z, depth=DURA + rng.uniform(0.3, 0.7) * radius, towards=towards)
-        elif site < 0.8:  # the falx
+        elif site < 0.92:  # the falx
             x, y, z = rng.uniform(0.4, 0.9) * radius, rng.uniform(-0.6, 0.6), rng.uniform(0.5, 0.75)
         else:  # beside or in front of the sella, where it mimics a pituitary tumour, or behind the petrous bone
-            x, y, z = ((0.26, 0.22, 0.06), (0.05, 0.42, 0.1), (0.32, -0.16, 0.0))[rng.integers(3)]
+            x, y, z = ((0.29, 0.22, 0.06), (0.06, 0.44, 0.12), (0.32, -0.16, 0.0))[rng.integers(3)]
             x, y, z = x + rng.normal(0, 0.03), y + rng.normal(0, 0.03), z + rng.normal(0, 0.02)
         return Lesion(
             (side * x, y, z),
             radius,
-            level=rng.uniform(0.22, 0.45),
+            level=rng.uniform(0.3, 0.48),
             height=rng.uniform(0.8, 1.1),
             ragged=rng.uniform(0.02, 0.07),
             texture=rng.uniform(0.01, 0.04),
-            core=rng.uniform(0.2, 0.5) if rng.random() < 0.08 else 0.0,
-            oedema=rng.uniform(1.2, 1.5) if rng.random() < 0.2 else 0.0,
+            core=rng.uniform(0.2, 0.5) if rng.random() < 0.05 else 0.0,
+            oedema=rng.uniform(1.2, 1.5) if rng.random() < 0.1 else 0.0,
             push=rng.uniform(0.2, 0.5),
         )
     if label == PITUITARY:  # in the sella and up from it, bright, some with a cyst
@@ -187,10 +187,9 @@ def mri_slice(label: int, subject: Subject, position: float, size: int = 96) -> 
         raise ValueError(f"position must lie in [0, 1], got {position}")
     lesion = draw_lesion(label, subject)
     z = LOWEST + position * (HIGHEST - LOWEST)
-    if label != NO_TUMOR:  # 0.75: the caps of a tumour are too small to call
-        z = float(
-            np.clip(lesion.centre[2] + 0.75 * (2 * position - 1) * lesion.radius * lesion.height, LOWEST, HIGHEST)
-        )
+    if label != NO_TUMOR:
+        reach = 0.75 * lesion.radius * lesion.height  # the caps beyond are too small to call
+        z = min(max(lesion.centre[2] + (2 * position - 1) * reach, LOWEST), HIGHEST)
     image = _render(subject, lesion, z, size)
     rng = np.random.default_rng([subject.seed, label, round(position * 1e6)])
     real, imaginary = rng.normal(0, subject.noise, (2, size, size))
@@ -213,9 +212,9 @@ def write_phantom_mri(
         subject = draw_subject(rng)
         rank, label = divmod(index, len(CLASSES))
         folder = Path(root) / ("Testing" if rank % 5 == 1 else "Training") / CLASSES[label]
-        folder.mkdir(parents=True, exist_ok=True)
         for i in range(slices_per_subject):
             pixels = mri_slice(label, subject, position=(i + rng.random()) / slices_per_subject, size=size)
+            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"s{index:04d}_{i + 1:02d}.png"
             unfinished = path.with_suffix(".tmp")
             Image.fromarray(pixels).save(unfinished, format="PNG")
@@ -224,19 +223,15 @@ def write_phantom_mri(
 
 def _render(subject: Subject, lesion: Lesion | None, z: float, size: int) -> np.ndarray:
     """The noise-free image [size, size] on [0, 1] of level z."""
-    pixel = 2 * FIELD_OF_VIEW / size
-    edge = 0.4 * pixel  # the partial-volume width of every boundary
+    edge = 0.8 * FIELD_OF_VIEW / size  # the partial-volume width of every boundary: 0.4 pixels
     x, y = _head_coordinates(subject, size)
     low = _step(0.1 - z, 0.03)  # 1 where the slice runs through the face, 0 above
-    half_length = _half_length(z)
-    lumps = 0.008 * _field(subject.seed, 0, x, y, z, 0.8)
-    depth = half_length * (
-        1 + lumps - np.hypot(x / (subject.width * (1 - 0.2 * low * np.clip(y, 0, 1))), y) / half_length
-    )
+    width = subject.width * (1 - 0.2 * low * np.clip(y, 0, 1))  # a face is narrower than the back of a head
+    depth = _half_length(z) - np.hypot(x / width, y) + 0.008 * _field(subject.seed, 0, x, y, z, 0.8)  # below the skin
     levels = {"white": subject.white, "grey": subject.white - subject.contrast, "fat": subject.fat}
     levels |= {"vessel": subject.vessel, "fluid": FLUID, "ventricle": FLUID, "bone": BONE, "air": AIR, "muscle": MUSCLE}
 
-    bx, by, bz = x, y, z  # brain coordinates: where the tissue would be had the lesion not pushed it aside
+    bx, by = x, y  # brain coordinates: where the tissue would be had the lesion not pushed it aside
     if lesion is not None:
         ratio = _ratio(subject, lesion, x, y, z)
         kept = 1 - lesion.push * np.exp(-0.5 * (ratio / 1.2) ** 2)
@@ -245,9 +240,9 @@ def _render(subject: Subject, lesion: Lesion | None, z: float, size: int) -> np.
     by = by + 0.018 * _field(subject.seed, 8, x, y, z, 0.45)
 
     # Brain: white matter, and near its surface folds of grey matter along sulci, the zero lines of a random field.
-    folds = _field(subject.seed, 1, bx, by, bz, 0.24)
+    folds = _field(subject.seed, 1, bx, by, z, 0.24)
     cortex = _step(0.3 - depth, 0.02)
-    image = np.full((size, size), subject.white) + 0.012 * _field(subject.seed, 2, bx, by, bz, 0.12)
+    image = np.full((size, size), subject.white) + 0.012 * _field(subject.seed, 2, bx, by, z, 0.12)
     _paint(image, cortex * np.exp(-((folds / 0.9) ** 2)), levels["grey"])
     _paint(image, 0.8 * cortex * np.exp(-((folds / (0.27 * subject.sulci)) ** 2)), FLUID)
     fissure = _step(z - 0.25, 0.04) * _step(np.abs(by) - 0.4 * _step(0.62 - z, 0.04), 0.05)
@@ -267,33 +262,28 @@ def _render(subject: Subject, lesion: Lesion | None, z: float, size: int) -> np.
     for centre, radii, degrees, tissue in ANATOMY:
         cx, cy, cz = centre + rng.normal(0, 0.01, 3)
         grown = np.array(radii) * np.exp(rng.normal(0, 0.08, 3)) * (subject.ventricles if tissue == "ventricle" else 1)
-        turn = np.exp(1j * np.deg2rad(degrees)) * ((np.abs(bx) - cx * (centre[0] > 0)) + 1j * (by - cy))
-        inside = 1 - np.sqrt((turn.real / grown[0]) ** 2 + (turn.imag / grown[1]) ** 2 + ((bz - cz) / grown[2]) ** 2)
-        _paint(image, _step(inside * min(grown[:2]), edge) * _step(depth - 0.03, edge), levels[tissue])
+        if abs(z - cz) > grown[2]:
+            continue
+        turned = np.exp(1j * np.deg2rad(degrees)) * (np.abs(bx) - cx * (centre[0] > 0) + 1j * (by - cy))
+        ratio_here = np.sqrt((turned.real / grown[0]) ** 2 + (turned.imag / grown[1]) ** 2 + ((z - cz) / grown[2]) ** 2)
+        _paint(image, _step((1 - ratio_here) * min(grown[:2]), edge) * _step(depth - 0.03, edge), levels[tissue])
 
     if lesion is not None:
-        _paint_lesion(
-            image, subject, lesion, ratio, _field(subject.seed, 5, x, y, z, 0.14), _step(depth - SKULL, edge), edge
-        )
+        # Oedema, body and core: three ratios, each with a boundary of its own.
+        within, blur = _step(depth - SKULL, edge), edge / lesion.radius
+        patches = _field(subject.seed, 5, x, y, z, 0.14)
+        swollen = _step(lesion.oedema * (1 + 0.15 * patches) - ratio, 2 * blur) * (lesion.oedema > 0)
+        necrotic = _step(lesion.core * (1 + 0.2 * patches) - ratio, blur) * (lesion.core > 0)
+        level = subject.white + lesion.level
+        _paint(image, 0.8 * within * swollen, subject.white - 0.12)
+        _paint(image, within * _step(1 - ratio, blur), np.clip(level + lesion.texture * patches, FLUID, 1))
+        _paint(image, within * necrotic, max(min(level, subject.white) - 0.18, FLUID))
 
     skin = 0.5 + 0.5 * _step(depth - 0.02, edge)
     _paint(image, _step(SCALP - depth, edge), subject.fat * skin)
     image *= _step(depth, edge)
     slope_x, slope_y, dip = subject.bias
     return gaussian_filter(image, 0.35) * np.exp(slope_x * x + slope_y * y + dip * (x**2 + y**2 - 0.4))
-
-
-def _paint_lesion(image, subject: Subject, lesion: Lesion, ratio, texture, within, edge: float) -> None:
-    """Paint oedema, body and core of the lesion; all arrays [size, size], `within` the mask of the cranial cavity."""
-    level = subject.white + lesion.level
-    blur = edge / lesion.radius
-    if lesion.oedema:
-        _paint(
-            image, 0.8 * within * _step(lesion.oedema * (1 + 0.15 * texture) - ratio, 2 * blur), subject.white - 0.12
-        )
-    _paint(image, within * _step(1 - ratio, blur), np.clip(level + lesion.texture * texture, FLUID, 1))
-    if lesion.core:
-        _paint(image, within * _step(lesion.core * (1 + 0.2 * texture) - ratio, blur), min(level, subject.white) - 0.18)
 
 
 def _ratio(subject: Subject, lesion: Lesion, x: np.ndarray, y: np.ndarray, z: float) -> np.ndarray:
@@ -330,7 +320,9 @@ def _field(seed: int, key: int, x: np.ndarray, y: np.ndarray, z: float, waveleng
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     waves = 2 * np.pi / wavelength * directions * rng.uniform(0.7, 1.3, (16, 1))
     offsets = waves[:, 2] * z + rng.uniform(0, 2 * np.pi, 16)
-    return sum(np.cos(a * x + b * y + c) for (a, b), c in zip(waves[:, :2], offsets, strict=True)) / np.sqrt(8)
+    x, y = x.astype(np.float32), y.astype(np.float32)  # single precision: these cosines are most of the work
+    terms = np.column_stack((waves[:, :2], offsets)).astype(np.float32)
+    return sum(np.cos(a * x + b * y + c) for a, b, c in terms) / np.sqrt(8)
 
 
 def _step(distance: np.ndarray | float, width: float) -> np.ndarray | float:

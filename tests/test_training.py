@@ -42,6 +42,27 @@ def test_label_smoothing():
     torch.testing.assert_close(losses.classification(logits, labels, 0.1), expected)
 
 
+def test_mixup_is_linear_in_the_two_losses():
+    """For a classifier that ignores its input the loss is λ CE(y_i) + (1 - λ) CE(y_j), between the two; strength 0 is
+    plain classification; the images given to the classifier are convex combinations of two of the batch."""
+    images = torch.eye(4).view(4, 1, 2, 2)
+    labels = torch.tensor([0, 1, 2, 3])
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(4, 4)
+    seen = []
+
+    def classifier(x):
+        seen.append(x)
+        return logits
+
+    plain = losses.mixup(classifier, images, labels, 0.0)
+    torch.testing.assert_close(plain, losses.classification(logits, labels))
+    torch.manual_seed(0)
+    mixed = losses.mixup(classifier, images, labels, 1.0)
+    weights = seen[-1].flatten(1)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(mixed, weights @ plain)
+
+
 def test_losses_are_float32_under_autocast():
     logits = torch.randn(2, 4).bfloat16()
     assert losses.classification(logits, torch.tensor([0, 1])).dtype == torch.float32

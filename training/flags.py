@@ -13,10 +13,15 @@ from training.optim import OPTIMIZERS, SCHEDULES
 
 
 def add_training_flags(
-    parser: cli.Parser, lr: float, epochs: int, weight_decay: float, outdir_required: bool = True
+    parser: cli.Parser,
+    lr: float,
+    epochs: int,
+    weight_decay: float,
+    dataset_help: str,
+    outdir_required: bool = True,
 ) -> None:
     """Add data, optimisation and run flags; the defaults that differ between scripts are arguments."""
-    parser.add_data_flags(dataset="Phantom_MRI")
+    parser.add_data_flags(dataset_help)
     loading = parser.add_argument_group("loading")
     loading.add_argument("--workers", type=cli.non_negative_int, default=0, help="loader processes (images are cached)")
     loading.add_argument(

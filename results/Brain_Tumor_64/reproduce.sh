@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Every command behind results/Brain_Tumor_64, from the folder that Kaggle serves to the tables. Each one goes on where it
+# was interrupted; on another machine the numbers differ in the last digits, as floating point does.
+#
+#   results/Brain_Tumor_64/reproduce.sh DIR        DIR holds Training/ and Testing/; about 3.5 hours on two CPU cores
+set -euo pipefail
+source=${1:?give the folder that holds Training/ and Testing/}
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+export PATH="$PWD/.venv/bin:$PATH"
+out=runs/Brain_Tumor_64 results=results/Brain_Tumor_64
+best=best.pth.tar
+
+# ---- data and models ----
+python prepare_data.py --dataset Brain_Tumor --source "$source" --protocol stratified
+python train_classifier.py --dataset Brain_Tumor --outdir $out/classifier --resume
+python ds_main.py --dataset Brain_Tumor --noise_sd 0.1 1.0 --outdir $out/mse --resume
+stability=(--dataset Brain_Tumor --classifier $out/classifier/$best --pretrained_denoiser $out/mse/$best --mse_weight 10)
+python main_ds.py "${stability[@]}" --noise_sd 0.25 --epochs 40 --outdir $out/stability_0.25 --resume
+python main_ds.py "${stability[@]}" --noise_sd 0.5 1.0 --epochs 25 --outdir $out/stability_0.5_1.0 --resume
+for sigma in 0.25 0.5 1.0; do
+    python train_classifier.py --dataset Brain_Tumor --noise_sd $sigma --epochs 25 --outdir $out/gaussian_$sigma --resume
+done
+
+# ---- certificates: every third image of the test split ----
+certify=(AE_DS_verify.py --N0 100 --N 1000 --alpha 0.001 --skip 3)
+for sigma in 0.25 0.5 1.0; do
+    stability=$out/stability_0.5_1.0/$best
+    [ $sigma = 0.25 ] && stability=$out/stability_0.25/$best
+    python "${certify[@]}" --sigma $sigma --classifier $out/classifier/$best --denoiser "$stability" \
+        --outfile $results/stability_sigma_$sigma.tsv
+    python "${certify[@]}" --sigma $sigma --classifier $out/gaussian_$sigma/$best --outfile $results/gaussian_sigma_$sigma.tsv
+    python "${certify[@]}" --sigma $sigma --classifier $out/classifier/$best --outfile $results/classifier_sigma_$sigma.tsv
+    python "${certify[@]}" --sigma $sigma --classifier $out/classifier/$best --denoiser $out/mse/$best \
+        --outfile $results/mse_sigma_$sigma.tsv
+done
+
+# ---- accuracy of the classifier on the whole test split, and under the official protocol ----
+python evaluate.py --classifier $out/classifier/$best --outfile $results/clean_stratified.json
+official=runs/Brain_Tumor_64_official
+python prepare_data.py --dataset Brain_Tumor --source "$source" --protocol official --data_dir $official/Dataset
+python train_classifier.py --dataset Brain_Tumor --data_dir $official/Dataset --outdir $official/classifier --resume
+for split in val test; do
+    python evaluate.py --classifier $official/classifier/$best --data_dir $official/Dataset --split $split \
+        --outfile $results/clean_official_$split.json
+done
+
+# ---- tables and curves ----
+tables=()
+for sigma in 0.25 0.5 1.0; do
+    tables+=("classifier alone=$results/classifier_sigma_$sigma.tsv" "+ MSE denoiser=$results/mse_sigma_$sigma.tsv"
+        "+ stability denoiser=$results/stability_sigma_$sigma.tsv"
+        "Gaussian-augmented classifier=$results/gaussian_sigma_$sigma.tsv")
+done
+python make_tables.py --add "${tables[@]}" --radii 0 0.25 0.5 0.75 1.0 1.5 2.0 --outdir $results
