@@ -91,11 +91,7 @@ def main(args: argparse.Namespace) -> None:
         def classify(x: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
             return classifier(denoiser(x, sd))
 
-        measured = {"val_accuracy": validation.accuracy(classify, val_loader, device, noise_sd)}
-        if args.objective == "stability":
-            reference = classifier
-            measured["val_agreement"] = validation.accuracy(classify, val_loader, device, noise_sd, reference)
-        return measured
+        return validation.accuracy(classify, val_loader, device, noise_sd, classifier)
 
     score = "val_agreement" if args.objective == "stability" else "val_accuracy"
     fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": files.sha256(args.classifier)}

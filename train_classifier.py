@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
         return losses.mixup(under_noise, images, labels, args.mixup, label_smoothing=args.label_smoothing)
 
     def validate():
-        return {"val_accuracy": validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)}
+        return validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": data["train"].manifest.digest}, args.resume)
     describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "dataset": args.dataset, "image_size": args.image_size}

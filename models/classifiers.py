@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import torch
 from torch import nn
 
 from models.normalize import Normalize
+from models.reading import read_tensors
 
 # torchvision's default of 1000 ImageNet classes is never meant here, and its weights are never downloaded.
 
@@ -55,16 +56,16 @@ def _replace_first_convolution(net: nn.Module, channels: int) -> None:
     raise ValueError("this classifier has no convolution to adapt")
 
 
-def load_weights(net: nn.Sequential, path: str) -> list[str]:
+def load_weights(net: nn.Sequential, path: Path | str) -> list[str]:
     """Fill a classifier from a local file of torchvision weights (or any `{name: tensor}` of its net).
 
     Tensors of another shape (a 1000-class head, a 7×7 stem) are left as they are; their names are returned. Raises
-    ValueError if nothing fits.
+    FileNotFoundError, or ValueError if the file is not one of weights or nothing fits.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_tensors(path)
     state = state.get("state_dict", state)
     own = net[1].state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    fitting = {k: v for k, v in state.items() if k in own and getattr(v, "shape", None) == own[k].shape}
     if not fitting:
         raise ValueError(f"--weights {path}: holds no tensor that fits this architecture")
     net[1].load_state_dict({**own, **fitting})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
 from models.device import prepare
+from models.reading import read_tensors
 
 KINDS = ("classifier", "denoiser")
 DENOISERS: dict[str, Callable[..., nn.Module]] = {"nafnet": NAFNet, "dncnn": DnCNN}
@@ -37,15 +37,8 @@ def build(arch: str, **arch_kwargs) -> nn.Module:
 
 def load_checkpoint(path: Path | str) -> dict:
     """Read a checkpoint (plain types only). Raises FileNotFoundError or ValueError that names the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of this project ({reason[:120]})") from None
-    if not isinstance(checkpoint, dict) or not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
+    checkpoint = read_tensors(path)
+    if not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
         raise ValueError(f"{path}: not a checkpoint of this project (no arch, arch_kwargs and state_dict in it)")
     return checkpoint
 

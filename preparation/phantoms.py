@@ -118,15 +118,15 @@ def draw_lesion(label: int, subject: Subject) -> Lesion | None:
         z = rng.uniform(0.04, 0.66)
         x, y = _in_plane(subject, z, depth=rng.uniform(0.36, 0.7), towards=rng.uniform(0.15, 0.95) * np.pi)
         radius = rng.uniform(0.2, 0.36)
-        low_grade = rng.random() < 0.06  # a dark area that hardly enhances
+        low_grade = rng.random() < 0.04  # a dark area that hardly enhances
         return Lesion(
             (side * x, min(y, 0.3 + 3 * z), z),
             radius,
-            level=rng.uniform(-0.2, -0.05) if low_grade else rng.uniform(0.16, 0.34),
+            level=rng.uniform(-0.2, -0.05) if low_grade else rng.uniform(0.2, 0.36),
             height=rng.uniform(0.8, 1.1),
             ragged=rng.uniform(0.1, 0.3),
             texture=rng.uniform(0.04, 0.1),
-            core=rng.uniform(0.55, 0.82),
+            core=rng.uniform(0.45, 0.75),
             oedema=rng.uniform(1.3, 1.8),
             push=rng.uniform(0.1, 0.45),
         )
@@ -235,7 +235,7 @@ def _render(subject: Subject, lesion: Lesion | None, z: float, size: int) -> np.
     if lesion is not None:
         ratio = _ratio(subject, lesion, x, y, z)
         kept = 1 - lesion.push * np.exp(-0.5 * (ratio / 1.2) ** 2)
-        bx, by = (c + (p - c) * kept for p, c in zip((x, y), lesion.centre, strict=False))
+        bx, by = (c + (p - c) * kept for p, c in zip((x, y), lesion.centre[:2], strict=True))
     bx = bx + 0.012 * _field(subject.seed, 7, x, y, z, 0.45)  # no head is symmetric
     by = by + 0.018 * _field(subject.seed, 8, x, y, z, 0.45)
 
@@ -262,11 +262,11 @@ def _render(subject: Subject, lesion: Lesion | None, z: float, size: int) -> np.
     for centre, radii, degrees, tissue in ANATOMY:
         cx, cy, cz = centre + rng.normal(0, 0.01, 3)
         grown = np.array(radii) * np.exp(rng.normal(0, 0.08, 3)) * (subject.ventricles if tissue == "ventricle" else 1)
-        if abs(z - cz) > grown[2]:
+        if abs(z - cz) > grown[2]:  # the structure does not reach this level
             continue
         turned = np.exp(1j * np.deg2rad(degrees)) * (np.abs(bx) - cx * (centre[0] > 0) + 1j * (by - cy))
-        ratio_here = np.sqrt((turned.real / grown[0]) ** 2 + (turned.imag / grown[1]) ** 2 + ((z - cz) / grown[2]) ** 2)
-        _paint(image, _step((1 - ratio_here) * min(grown[:2]), edge) * _step(depth - 0.03, edge), levels[tissue])
+        distance = np.sqrt((turned.real / grown[0]) ** 2 + (turned.imag / grown[1]) ** 2 + ((z - cz) / grown[2]) ** 2)
+        _paint(image, _step((1 - distance) * min(grown[:2]), edge) * _step(depth - 0.03, edge), levels[tissue])
 
     if lesion is not None:
         # Oedema, body and core: three ratios, each with a boundary of its own.
@@ -290,20 +290,19 @@ def _ratio(subject: Subject, lesion: Lesion, x: np.ndarray, y: np.ndarray, z: fl
     """Distance from the lesion's centre over the distance of its boundary in that direction, [size, size]."""
     cx, cy, cz = lesion.centre
     distance = np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + ((z - cz) / lesion.height) ** 2)
-    return distance / lesion.radius / (1 + lesion.ragged * _field(subject.seed, 6, x, y, z, 1.2 * lesion.radius))
+    return distance / lesion.radius * np.exp(-lesion.ragged * _field(subject.seed, 6, x, y, z, 1.2 * lesion.radius))
 
 
 def _head_coordinates(subject: Subject, size: int) -> tuple[np.ndarray, np.ndarray]:
     """x and y in the head of each pixel's centre, [size, size] each; the image has the forehead at its top."""
     axis = FIELD_OF_VIEW * (2 * (np.arange(size) + 0.5) / size - 1)
-    image_x, image_y = np.meshgrid(axis, -axis)
-    turned = (
-        np.exp(1j * subject.angle) * (image_x - subject.shift[0] + 1j * (image_y - subject.shift[1])) / subject.scale
-    )
+    image_x, image_y = np.meshgrid(axis - subject.shift[0], -axis - subject.shift[1])
+    turned = np.exp(1j * subject.angle) * (image_x + 1j * image_y) / subject.scale
     return turned.real, turned.imag
 
 
 def _half_length(z: float) -> float:
+    """Half the length of the head at level z."""
     return float(np.sqrt(1 - ((z - 0.15) / 0.98) ** 2))
 
 

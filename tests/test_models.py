@@ -134,3 +134,23 @@ def test_parts_must_fit(pipeline, tmp_path):
     save(tmp_path / "grey.pth.tar")
     with pytest.raises(ValueError, match="1 channel"):
         load_pipeline(pipeline["classifier"], tmp_path / "grey.pth.tar")
+
+
+def test_local_torchvision_weights(tmp_path):
+    """A file of torchvision weights fills what fits (not the 1000-class head or the 7×7 stem) and says what did not."""
+    from torchvision.models import resnet18
+
+    from models.classifiers import load_weights
+
+    torch.manual_seed(0)
+    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
+    net = build("resnet18", num_classes=4, image_size=64)
+    fresh = load_weights(net, tmp_path / "resnet18.pth")
+    assert set(fresh) == {"conv1.weight", "fc.weight", "fc.bias"}
+    stored = torch.load(tmp_path / "resnet18.pth", weights_only=True)
+    assert torch.equal(net[1].layer1[0].conv1.weight, stored["layer1.0.conv1.weight"])
+    torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other\.pth: holds no tensor that fits"):
+        load_weights(net, tmp_path / "other.pth")
+    with pytest.raises(FileNotFoundError):
+        load_weights(net, tmp_path / "gone.pth")

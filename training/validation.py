@@ -19,17 +19,23 @@ def accuracy(
     device: torch.device,
     noise_sd: tuple[float, float],
     reference: Callable[[Tensor], Tensor] | None = None,
-) -> float:
-    """Share of images where `classify(images + noise, noise_sd [B]) → logits` finds the label, or, if `reference` is
-    given, what that classifier answers on the clean image. A range of (0, 0) is no noise."""
-    correct, count = 0, 0
+) -> dict[str, float]:
+    """`val_accuracy`: share of images where `classify(images + noise, noise_sd [B]) → logits` finds the label; with a
+    `reference` also `val_agreement`: where it answers as that classifier does on the clean image.
+
+    A range of (0, 0) is no noise.
+    """
+    hits = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
+    count = 0
     for batch, (images, labels) in enumerate(loader):
-        images = images.to(device, memory_format=torch.channels_last)
+        images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
         noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch)
-        target = labels.to(device) if reference is None else reference(images).argmax(dim=1)
-        correct += (classify(noisy, sd).argmax(dim=1) == target).sum().item()
+        predictions = classify(noisy, sd).argmax(dim=1)
+        hits["val_accuracy"] += (predictions == labels).sum().item()
+        if reference is not None:
+            hits["val_agreement"] += (predictions == reference(images).argmax(dim=1)).sum().item()
         count += len(labels)
-    return correct / count
+    return {name: number / count for name, number in hits.items()}
 
 
 def psnr(
