@@ -37,7 +37,7 @@ stage() {
     local what=$1 lines=$2 log
     shift 2
     log=$out/stages.log
-    printf '\n→ %s\n  python %s\n' "$what" "$*"
+    printf '\n→ %s\n  python%s\n' "$what" "$(printf ' %q' "$@")"
     "$python" "$@" >"$log" || exit $? # the script has said why, in one line
     tail -n "$lines" "$log" | sed 's/^/✓ /'
 }
@@ -55,6 +55,9 @@ stage "Train a denoiser by reconstruction" 1 \
 stage "Train it end to end, so that the frozen classifier keeps its answers under noise" 1 \
     main_ds.py --dataset "$dataset" --classifier "$classifier" --pretrained_denoiser "$mse" --noise_sd 0.25 0.5 \
     --objective stability --mse_weight 10 --epochs $stability_epochs --outdir "$out/stability" --resume --device $device
+stage "Draw what it does to noisy images" 1 \
+    ds_main.py --mode inference --pretrained_denoiser "$stability" --noise_sd 0.5 --images 10 --outdir "$out/denoised" \
+    --device $device
 stage "Attack the classifier: a perturbation that nobody sees" 1 \
     attacks/generate.py --classifier "$classifier" --attack FGSM --eps 0.01 --device $device
 certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --N $N --skip $skip --device $device)

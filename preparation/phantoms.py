@@ -101,7 +101,7 @@ def draw_subject(rng: np.random.Generator) -> Subject:
         scale=rng.uniform(0.93, 1.05),
         ventricles=rng.uniform(0.75, 1.35),
         sulci=rng.uniform(0.6, 1.4),
-        white=rng.uniform(0.32, 0.44),
+        white=rng.uniform(0.34, 0.42),
         contrast=rng.uniform(0.04, 0.1),
         fat=rng.uniform(0.6, 0.85),
         vessel=rng.uniform(0.5, 0.8),
@@ -117,8 +117,8 @@ def draw_lesion(label: int, subject: Subject) -> Lesion | None:
     if label == GLIOMA:  # within the brain, ragged, heterogeneous: mostly a ring around necrosis with oedema about it
         z = rng.uniform(0.04, 0.66)
         x, y = _in_plane(subject, z, depth=rng.uniform(0.36, 0.7), towards=rng.uniform(0.15, 0.95) * np.pi)
-        radius = rng.uniform(0.2, 0.36)
-        low_grade = rng.random() < 0.04  # a dark area that hardly enhances
+        radius = rng.uniform(0.22, 0.36)
+        low_grade = rng.random() < 0.03  # a dark area that hardly enhances
         return Lesion(
             (side * x, min(y, 0.3 + 3 * z), z),
             radius,
@@ -131,13 +131,13 @@ def draw_lesion(label: int, subject: Subject) -> Lesion | None:
             push=rng.uniform(0.1, 0.45),
         )
     if label == MENINGIOMA:  # on the dura of skull, falx or skull base, round, bright all over
-        radius = rng.uniform(0.16, 0.32)
+        radius = rng.uniform(0.18, 0.32)
         site = rng.random()
-        if site < 0.78:  # the convexity
+        if site < 0.8:  # the convexity
             z = rng.uniform(0.04, 0.72)
             towards = rng.uniform(0.05 if z > 0.25 else 0.4, 0.97) * np.pi
             x, y = _in_plane(subject, z, depth=DURA + rng.uniform(0.3, 0.7) * radius, towards=towards)
-        elif site < 0.92:  # the falx
+        elif site < 0.95:  # the falx
             x, y, z = rng.uniform(0.4, 0.9) * radius, rng.uniform(-0.6, 0.6), rng.uniform(0.5, 0.75)
         else:  # beside or in front of the sella, where it mimics a pituitary tumour, or behind the petrous bone
             x, y, z = ((0.29, 0.22, 0.06), (0.06, 0.44, 0.12), (0.32, -0.16, 0.0))[rng.integers(3)]
@@ -147,7 +147,7 @@ def draw_lesion(label: int, subject: Subject) -> Lesion | None:
             radius,
             level=rng.uniform(0.3, 0.48),
             height=rng.uniform(0.8, 1.1),
-            ragged=rng.uniform(0.02, 0.07),
+            ragged=rng.uniform(0.02, 0.06),
             texture=rng.uniform(0.01, 0.04),
             core=rng.uniform(0.2, 0.5) if rng.random() < 0.05 else 0.0,
             oedema=rng.uniform(1.2, 1.5) if rng.random() < 0.1 else 0.0,
