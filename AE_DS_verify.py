@@ -156,8 +156,8 @@ def continue_outfile(outfile: Path, settings: dict) -> set[int]:
         what = ", ".join(f"{key} {before.get(key)} (now {settings[key]})" for key in changed)
         raise ValueError(f"--outfile {outfile}: was made with {what}; name another file or delete it")
     *lines, torn = outfile.read_text(encoding="utf-8").split("\n")
-    if torn:
-        files.write_text(outfile, "".join(f"{line}\n" for line in lines))
+    if torn or not lines:
+        files.write_text(outfile, "".join(f"{line}\n" for line in lines) or HEADER)
     return set() if len(lines) < 2 else set(read_rows(outfile)[0]["idx"].tolist())
 
 

@@ -112,6 +112,8 @@ def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
     assert len(answers(path)) == 3
     path.write_text(path.read_text() + "2\t1\t1\t0.1")  # killed in the middle of a line
     assert answers(verify("cut.tsv")) == reference
+    path.write_text("")  # nothing left but the settings
+    assert answers(verify("cut.tsv")) == reference
 
 
 def test_other_settings_are_refused(verify, pipeline, capsys):
