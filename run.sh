@@ -28,7 +28,7 @@ out=${out:-runs/$dataset}
 mkdir -p "$out"
 
 case "$dataset" in # enough to see it work on phantoms; the recipe of results/ on real images
-    Phantom_MRI) classifier_epochs=30 mse_epochs=30 stability_epochs=20 N=500 skip=4 ;;
+    Phantom_MRI) classifier_epochs=30 mse_epochs=25 stability_epochs=15 N=500 skip=5 ;;
     *) classifier_epochs=30 mse_epochs=40 stability_epochs=40 N=1000 skip=6 ;;
 esac
 
