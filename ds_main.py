@@ -1,6 +1,6 @@
 """Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`; test it; show what it does.
 
-python ds_main.py --dataset Phantom_MRI --noise_sd 0 1 --outdir runs/Phantom_MRI/mse
+python ds_main.py --dataset Phantom_MRI --noise_sd 0.1 1.0 --outdir runs/Phantom_MRI/mse
 python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
 python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
 """

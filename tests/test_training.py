@@ -79,7 +79,8 @@ def test_noise_has_the_standard_deviation_it_says():
     noisy, sd = add_noise(images, (0.1, 1.0))
     assert sd.min() >= 0.1
     assert sd.max() <= 1.0
-    assert sd.mean().item() == pytest.approx(0.55, abs=4 * 0.9 / math.sqrt(12 * 400))
+    # log-uniform: mean of the logarithm halfway, standard deviation width / sqrt(12)
+    assert sd.log().mean().item() == pytest.approx(math.log(0.1) / 2, abs=4 * math.log(10) / math.sqrt(12 * 400))
     standardised = (noisy - images) / sd.view(-1, 1, 1, 1)
     assert standardised.std().item() == pytest.approx(1, abs=5 / math.sqrt(2 * standardised.numel()))
     _, fixed = add_noise(images, (0.25, 0.25))
@@ -95,13 +96,14 @@ def test_validation_noise_repeats_and_leaves_training_noise_alone():
     assert torch.equal(torch.rand(3), expected)
     second, _ = add_fixed_noise(images, (0.2, 0.6), seed=5)
     assert torch.equal(first, second)
-    torch.testing.assert_close(sd.sort().values, 0.2 + 0.4 * (torch.arange(10) + 0.5) / 10)
+    torch.testing.assert_close(sd.sort().values, 0.2 * 3 ** ((torch.arange(10) + 0.5) / 10))
 
 
 def test_noise_range():
     assert noise_range([0.25]) == (0.25, 0.25)
     assert noise_range([0.1, 0.5]) == (0.1, 0.5)
-    for bad in ([0.5, 0.1], [0.1, 0.2, 0.3], []):
+    assert noise_range([0.0]) == (0.0, 0.0)
+    for bad in ([0.5, 0.1], [0.0, 0.5], [0.1, 0.2, 0.3], []):
         with pytest.raises((ValueError, IndexError)):
             noise_range(bad)
 
