@@ -191,14 +191,18 @@ def get_dataset(
 
 
 def get_loader(
-    dataset: Dataset, batch: int, train: bool = False, workers: int = 0, augment: bool = False
+    dataset: Dataset,
+    batch: int,
+    train: bool = False,
+    workers: int = 0,
+    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> DataLoader:
     """Batches (images `[B, C, H, W]`, labels `[B]`); `train` shuffles and drops a last batch of one image.
 
-    `augment`: random flip, small shift, rotation and scale, drawn anew per image. The order and the augmentation come
-    from torch's global generator, so that a run is reproduced by its seed.
+    `transform` changes each batch of images, `random_affine` say. The order and the augmentation come from torch's
+    global generator, so that a run is reproduced by its seed.
     """
-    collate = functools.partial(_collate, transform=random_affine if augment else None)
+    collate = functools.partial(_collate, transform=transform)
     # Batch norm cannot train on a single image.
     drop_last = train and len(dataset) % batch == 1 and len(dataset) > batch
     return DataLoader(
@@ -245,6 +249,18 @@ def random_affine(
     theta[:, 1, 0], theta[:, 1, 1], theta[:, 1, 2] = mirror * zoom * angle.sin(), zoom * angle.cos(), uniform(2 * shift)
     grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
+
+
+def random_contrast(images: Tensor, gamma: float = 0.3, gain: float = 0.2) -> Tensor:
+    """`gain · x^gamma` of each image of `[B, C, H, W]`, clamped to [0, 1]: scanners and window settings differ.
+
+    The gain is uniform in 1 ± `gain`, the exponent log-uniform in e^±`gamma`.
+    """
+
+    def uniform(limit: float) -> Tensor:
+        return ((torch.rand(len(images)) * 2 - 1) * limit).to(images.device).view(-1, 1, 1, 1)
+
+    return (images ** uniform(gamma).exp() * (1 + uniform(gain))).clamp(0, 1)
 
 
 def _collate(samples: Sequence[tuple[Tensor, int]], transform: Callable[[Tensor], Tensor] | None):

@@ -14,7 +14,7 @@ import torch
 
 import cli
 import files
-from datasets import get_dataset, get_loader
+from datasets import get_dataset, get_loader, random_affine
 from models import autocast, build, load_model, names, prepare
 from training import flags, losses, validation
 from training.engine import fit
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace) -> None:
 
     # ---- data ----
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
-    train_loader = get_loader(train_data, args.batch, train=True, workers=args.workers, augment=args.augment)
+    train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- training ----

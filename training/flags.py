@@ -25,7 +25,7 @@ def add_training_flags(
     loading = parser.add_argument_group("loading")
     loading.add_argument("--workers", type=cli.non_negative_int, default=0, help="loader processes (images are cached)")
     loading.add_argument(
-        "--augment", action=argparse.BooleanOptionalAction, default=True, help="flip, shift, turn, scale"
+        "--augment", action=argparse.BooleanOptionalAction, default=True, help="change training images at random"
     )
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--epochs", type=cli.positive_int, default=epochs)
