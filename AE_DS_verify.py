@@ -4,17 +4,22 @@
         --pretrained_denoiser runs/Phantom_MRI/stability/best.pth.tar --sigma 0.25 0.5 --outfile runs/certify.tsv
 
 Columns: idx label predict radius correct time; predict is -1 (abstained) with radius 0; radii are L2 on the [0, 1]
-pixel scale, rounded down. Settings go to <outfile>.json. The same command again goes on where it was interrupted.
+pixel scale, rounded down. Then draws (pilot included), bound (top or runner_up), and, where the data set tells disease
+from health, group_label group_predict group_radius: within it no perturbation turns one into the other. Class and
+group radius hold with probability 1 - alpha each. Settings go to <outfile>.json.
+
+Draws stop as soon as every radius of --radii is proved or out of reach (--no-sequential: N for every image, as
+published). The same command again goes on where it was interrupted. Many workers: --shard 0/4 … --shard 3/4, or
+torchrun; then merge_certificates.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import math
+import os
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -23,13 +28,12 @@ from tqdm import tqdm
 import cli
 import files
 from core import Smooth
-from datasets import ImageDataset, get_dataset
+from datasets import ImageDataset, dataset_info, get_dataset
+from evaluation.certificate_file import CertificateFile, shard_path, wanted_indices
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
-from models import hardware, load_pipeline, resolve_amp, select_device
-
-HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
-# What may differ between the run that began a TSV and the one that goes on with it.
-NOT_COMPARED = {"classifier", "denoiser", "skip", "max", "batch", "command", "hardware", "torch"}
+from models import Pipeline, hardware, load_pipeline, resolve_amp, select_device
+from smoothing.noise import KINDS
+from smoothing.rules import Certificate, round_down
 
 
 def get_args_parser() -> cli.Parser:
@@ -40,11 +44,40 @@ def get_args_parser() -> cli.Parser:
     smoothing = parser.add_argument_group("smoothing")
     smoothing.add_argument("--sigma", type=cli.positive_float, nargs="+", required=True, help="noise, [0, 1] scale")
     smoothing.add_argument("--N0", type=cli.positive_int, default=100, help="draws that choose the class")
-    smoothing.add_argument("--N", type=cli.positive_int, default=10_000, help="draws that bound its probability")
+    smoothing.add_argument(
+        "--N", type=cli.positive_int, default=10_000, help="draws that bound its probability, at most"
+    )
     smoothing.add_argument("--alpha", type=cli.probability, default=0.001, help="failure probability per image")
-    smoothing.add_argument("--batch", type=cli.positive_int, help="draws per forward pass (default: 100, on CUDA 1000)")
+    smoothing.add_argument(
+        "--sequential",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stop when the radii of interest are decided; --no-sequential: always N draws",
+    )
+    smoothing.add_argument(
+        "--radii",
+        type=cli.non_negative_float,
+        nargs="+",
+        metavar="R",
+        default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5],
+        help="radii of interest, ascending",
+    )
+    smoothing.add_argument(
+        "--radius_tol",
+        type=cli.positive_float,
+        metavar="TOL",
+        help="for curves and ACR: plan the draws so that about TOL * sigma of radius is lost",
+    )
+    smoothing.add_argument(
+        "--noise",
+        choices=KINDS,
+        default="exact",
+        help="exact: certificates hold in floating point; float: as published",
+    )
+    smoothing.add_argument("--batch", type=cli.positive_int, help="draws per forward pass (default: 32, on CUDA 1000)")
     parser.add_argument("--outfile", type=Path, required=True,
                         help="the TSV; with several sigma, _sigma_0.25 … is put before its ending")  # fmt: skip
+    parser.add_argument("--shard", type=cli.shard, metavar="I/K", help="only part I (from 0) of K; torchrun sets it")
     parser.add_common_flags()
     return parser
 
@@ -52,24 +85,29 @@ def get_args_parser() -> cli.Parser:
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     amp = resolve_amp(args.amp, device)
-    batch = args.batch or (1000 if device.type == "cuda" else 100)
+    batch = args.batch or (1000 if device.type == "cuda" else 32)
+    if args.N < args.N0:
+        raise ValueError(f"--N {args.N}: must be at least --N0 ({args.N0})")
+    if args.radii != sorted(set(args.radii)):
+        raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
+    shard = args.shard
+    if shard is None and "WORLD_SIZE" in os.environ:
+        shard = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
     # ---- the pipeline and its images ----
     pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
-    dataset = get_dataset(
-        args.dataset or pipeline.dataset,
-        args.split,
-        pipeline.image_size,
-        args.protocol,
-        pipeline.channels,
-        args.data_dir,
-    )
+    name = args.dataset or pipeline.dataset
+    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
     if pipeline.num_classes != len(dataset.classes):
         raise ValueError(
             f"{args.classifier}: knows {pipeline.num_classes} classes, but {dataset.name} has {len(dataset.classes)}"
         )
 
     # ---- one TSV per sigma ----
+    if args.radius_tol is not None:
+        method = {"method": "planned", "radius_tol": args.radius_tol}
+    else:
+        method = {"method": "sequential", "radii": args.radii} if args.sequential else {"method": "fixed"}
     for sigma in args.sigma:
         settings = {
             "dataset": dataset.name,
@@ -82,6 +120,8 @@ def main(args: argparse.Namespace) -> None:
             "N0": args.N0,
             "N": args.N,
             "alpha": args.alpha,
+            **method,
+            "noise": args.noise,
             "seed": args.seed,
             "amp": amp,
             "device": device.type,
@@ -90,7 +130,8 @@ def main(args: argparse.Namespace) -> None:
             "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
             "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
             "skip": args.skip,
-            "max": args.max,
+            "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
+            "shard": "/".join(map(str, shard)) if shard else None,
             "batch": batch,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "hardware": hardware(device),
@@ -99,8 +140,8 @@ def main(args: argparse.Namespace) -> None:
         outfile = args.outfile
         if len(args.sigma) > 1:
             outfile = outfile.with_name(f"{outfile.stem}_sigma_{sigma:g}{outfile.suffix}")
-        smoothed = Smooth(pipeline.at(sigma, amp), pipeline.num_classes, sigma, args.seed)
-        certify_dataset(smoothed, dataset, settings, outfile, device)
+        outfile = shard_path(outfile, shard) if shard else outfile
+        certify_dataset(pipeline, dataset, settings, outfile, device)
         rows, _ = read_rows(outfile)
         print(
             f"sigma {sigma:g}: certified accuracy {certified_accuracy(rows, 0):.1%} at r = 0, "
@@ -110,60 +151,54 @@ def main(args: argparse.Namespace) -> None:
 
 
 def certify_dataset(
-    smoothed: Smooth, dataset: ImageDataset, settings: dict, outfile: Path, device: torch.device
+    pipeline: Pipeline, dataset: ImageDataset, settings: dict, outfile: Path, device: torch.device
 ) -> None:
     """Certify the images that `outfile` lacks, appending a line for each as soon as it is done."""
-    end = len(dataset) if settings["max"] < 0 else min(settings["max"], len(dataset))
-    wanted = range(0, end, settings["skip"])
-    done = continue_outfile(outfile, settings)
-    with (
-        outfile.open("a", encoding="utf-8") as stream,
-        tqdm(total=len(wanted), desc=f"certify sigma {settings['sigma']:g}", disable=None, unit="image") as progress,
-    ):
-        certified, seen = 0, 0
-        for index in wanted:
-            if index not in done:
-                image, label = dataset[index]
-                began = time.perf_counter()
-                prediction, radius = smoothed.certify(
-                    image.to(device), settings["N0"], settings["N"], settings["alpha"], settings["batch"], index
-                )
-                took = datetime.timedelta(seconds=round(time.perf_counter() - began, 1))
-                correct = int(prediction == label)
-                # Rounded down: a radius that is too large by half a digit is not proved.
-                radius = math.floor(radius * 1e6) / 1e6
-                stream.write(f"{index}\t{label}\t{prediction}\t{radius:.6f}\t{correct}\t{format_time(took)}\n")
-                stream.flush()
-                certified, seen = certified + correct, seen + 1
-                progress.set_postfix(certified=f"{certified / seen:.1%}")
-            progress.update()
+    groups = dataset_info(dataset.name).groups
+    names, members = list(groups), list(groups.values())
+    group_of = {label: name for name, labels in groups.items() for label in labels}
+    extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else [])]
+    tsv = CertificateFile(outfile, settings, extra)
+    wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
+    smoothed = Smooth(
+        pipeline.at(settings["sigma"], settings["amp"]), pipeline.num_classes, settings["sigma"], settings["seed"],
+        settings["noise"],
+    )  # fmt: skip
+    certificates = smoothed.certify_images(
+        ((index, dataset[index][0].to(device)) for index in wanted), settings["N0"], settings["N"], settings["alpha"],
+        settings["batch"], settings.get("radii"), settings.get("radius_tol"), members,
+    )  # fmt: skip
+
+    def line(index: int, label: int, found: Certificate) -> list:
+        values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
+                  format_time(found.seconds), found.draws, "runner_up" if found.runner_up else "top"]  # fmt: skip
+        if groups:
+            answer = names[found.group] if found.group != Smooth.ABSTAIN else Smooth.ABSTAIN
+            values += [group_of[label], answer, shown(found.group_radius)]
+        return values
+
+    with tqdm(total=len(wanted), desc=f"certify sigma {settings['sigma']:g}", disable=None, unit="image") as progress:
+        correct, draws = 0, 0
+        try:
+            for count, (index, found) in enumerate(certificates, 1):
+                label = int(dataset.labels[index])
+                tsv.append(*line(index, label, found))
+                progress.update()
+                correct, draws = correct + (found.prediction == label), draws + found.draws
+                progress.set_postfix(certified=f"{correct / count:.1%}", draws=f"{draws / count:.0f}")
+        finally:
+            tsv.close()
 
 
-def continue_outfile(outfile: Path, settings: dict) -> set[int]:
-    """Start `outfile`, or check that it was made with the same settings, cut a torn last line off and return the
-    indices that it holds. Raises ValueError if the settings differ."""
-    beside = Path(f"{outfile}.json")
-    if not outfile.is_file():
-        outfile.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(beside, settings)
-        files.write_text(outfile, HEADER)
-        return set()
-    if not beside.is_file():
-        raise ValueError(f"--outfile {outfile}: exists without its settings {beside.name}; name another file")
-    before = files.read_json(beside)
-    changed = [key for key in settings if key not in NOT_COMPARED and before.get(key) != settings[key]]
-    if changed:
-        what = ", ".join(f"{key} {before.get(key)} (now {settings[key]})" for key in changed)
-        raise ValueError(f"--outfile {outfile}: was made with {what}; name another file or delete it")
-    *lines, torn = outfile.read_text(encoding="utf-8").split("\n")
-    if torn or not lines:
-        files.write_text(outfile, "".join(f"{line}\n" for line in lines) or HEADER)
-    return set() if len(lines) < 2 else set(read_rows(outfile)[0]["idx"].tolist())
+def shown(radius: float) -> str:
+    """Rounded down: a radius that is too large by half a digit is not proved."""
+    return f"{round_down(radius):.6f}"
 
 
-def format_time(took: datetime.timedelta) -> str:
+def format_time(seconds: float) -> str:
     """`0:00:01.2`: hours, minutes, seconds with one digit."""
-    return f"{datetime.timedelta(seconds=int(took.total_seconds()))}.{took.microseconds // 100_000}"
+    tenths = round(10 * seconds)
+    return f"{datetime.timedelta(seconds=tenths // 10)}.{tenths % 10}"
 
 
 if __name__ == "__main__":

@@ -187,6 +187,14 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def shard(text: str) -> tuple[int, int]:
+    """`I/K` with 0 <= I < K, e.g. --shard 0/4."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"must be I/K with 0 <= I < K, got {text!r}")
+    return int(part), int(parts)
+
+
 def _number(text: str, kind: type) -> float:
     try:
         return kind(text)

@@ -1,24 +1,28 @@
-"""Randomized smoothing (Cohen, Rosenfeld, Kolter 2019): `Smooth.certify` and `Smooth.predict`.
+"""Randomized smoothing (Cohen, Rosenfeld, Kolter 2019): `Smooth.certify`, `Smooth.predict` and the fast
+`Smooth.certify_images`.
 
 This module knows tensors and a callable, nothing of data, files or flags:
 
     >>> smoothed = Smooth(base_classifier, num_classes=4, sigma=0.25)
     >>> prediction, radius = smoothed.certify(x, n0=100, n=10_000, alpha=0.001, batch_size=100)
 
-Images and noise are on the [0, 1] pixel scale, and so is the L2 radius.
+Images and noise are on the [0, 1] pixel scale, and so is the L2 radius. What it is made of lies in `smoothing/`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import torch
-from scipy.stats import beta, binom, binomtest, norm
+import numpy as np
+from scipy.stats import binomtest, norm
 from torch import Tensor
 
-CHUNK = 64  # draws per random generator; part of what defines the noise, so never change it
+from smoothing.bounds import lower_confidence_bound
+from smoothing.engine import certify_images, count_votes
+from smoothing.noise import KINDS, Noise, slack
+from smoothing.rules import ABSTAIN, Certificate, FixedDraws, PlannedDraws, Question, SequentialDraws
 
 
 class Smooth:
@@ -26,28 +30,40 @@ class Smooth:
 
     Args:
         base_classifier: f, any callable that maps images `[B, C, H, W]` to scores `[B, num_classes]`. An
-            `nn.Module` should be in eval mode. A row with a score that is NaN votes for no class.
+            `nn.Module` should be in eval mode.
         num_classes: K.
         sigma: standard deviation of the noise, > 0.
         seed: the noise of draw j on image `index` depends on (seed, sigma, index, j) and on nothing else: not on
             `batch_size`, not on which images were certified before.
+        noise: `float` as published, or `exact`, which makes the certificate hold in floating point; then images must
+            hold 8-bit values and what is certified is f behind a rounding to 8 bits (see `smoothing.noise`).
 
-    Raises ValueError if `sigma` or `num_classes` makes no sense.
+    Raises ValueError if an argument makes no sense. All methods raise FloatingPointError if f gives a NaN.
     """
 
-    ABSTAIN = -1
+    ABSTAIN = ABSTAIN
 
     def __init__(
-        self, base_classifier: Callable[[Tensor], Tensor], num_classes: int, sigma: float, seed: int = 0
+        self,
+        base_classifier: Callable[[Tensor], Tensor],
+        num_classes: int,
+        sigma: float,
+        seed: int = 0,
+        noise: str = "float",
     ) -> None:
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma must be > 0, got {sigma}")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        if noise not in KINDS:
+            raise ValueError(f"noise must be one of {', '.join(KINDS)}, got {noise!r}")
         self.base_classifier = base_classifier
         self.num_classes = num_classes
         self.sigma = sigma
         self.seed = seed
+        self.noise = noise
+
+    # ---- as published: one image, n draws --------------------------------------------------------------------------
 
     def certify(self, x: Tensor, n0: int, n: int, alpha: float, batch_size: int, index: int = 0) -> tuple[int, float]:
         """CERTIFY of Cohen et al. 2019: with probability at least 1 - alpha over the draws, g answers the returned
@@ -61,16 +77,15 @@ class Smooth:
             batch_size: draws per call of f.
             index: which image this is, for the noise.
         """
-        _check(x, n, alpha, batch_size)
-        if n0 < 1:
-            raise ValueError(f"n0 must be at least 1, got {n0}")
+        _check(n0, n, alpha, batch_size)
+        noise = self._noise(x, index)
         # draw n0 samples of f(x + n) and guess the top class
-        counts_selection = self._sample_under_noise(x, 0, n0, batch_size, index)
-        c_hat_a = counts_selection[: self.num_classes].argmax().item()
+        counts_selection = self._sample_under_noise(noise, 0, n0, batch_size)
+        c_hat_a = int(counts_selection.argmax())
         # draw n fresh samples and bound the probability of that class from below
-        counts_estimation = self._sample_under_noise(x, n0, n, batch_size, index)
-        n_a = counts_estimation[c_hat_a].item()
-        p_a_bar = lower_confidence_bound(n_a, n, alpha)
+        counts_estimation = self._sample_under_noise(noise, n0, n, batch_size)
+        n_a = int(counts_estimation[c_hat_a])
+        p_a_bar = lower_confidence_bound(n_a, n, alpha) - slack(self.noise, self.sigma, x.numel())
         if p_a_bar > 0.5:
             return c_hat_a, self.sigma * float(norm.ppf(p_a_bar))
         return Smooth.ABSTAIN, 0.0
@@ -80,59 +95,84 @@ class Smooth:
 
         Arguments as in `certify`.
         """
-        _check(x, n, alpha, batch_size)
-        counts = self._sample_under_noise(x, 0, n, batch_size, index)[: self.num_classes]
-        (n_a, n_b), (c_hat_a, _) = (values.tolist() for values in counts.topk(2))
-        if n_a + n_b == 0 or binomtest(n_a, n_a + n_b, p=0.5).pvalue > alpha:
+        _check(1, n, alpha, batch_size)
+        counts = self._sample_under_noise(self._noise(x, index), 0, n, batch_size)
+        c_hat_b, c_hat_a = np.argsort(counts, kind="stable")[-2:].tolist()
+        n_a, n_b = int(counts[c_hat_a]), int(counts[c_hat_b])
+        if binomtest(n_a, n_a + n_b, p=0.5).pvalue > alpha:
             return Smooth.ABSTAIN
         return c_hat_a
 
-    @torch.inference_mode()
-    def _sample_under_noise(self, x: Tensor, first: int, num: int, batch_size: int, index: int) -> Tensor:
-        """Votes of f(x + n) over the draws first … first + num - 1: int64 `[K + 1]`, the last for "no class" (NaN)."""
-        counts = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=x.device)
-        for noise in self.noise(x, first, num, batch_size, index):
-            scores = self.base_classifier(x + noise)
-            votes = scores.argmax(dim=1).masked_fill(scores.isnan().any(dim=1), self.num_classes)
-            counts += torch.bincount(votes, minlength=self.num_classes + 1)
-        return counts.cpu()
-
-    def noise(self, x: Tensor, first: int, num: int, batch_size: int, index: int) -> Iterator[Tensor]:
-        """The draws first … first + num - 1 for image `index`, N(0, sigma²), in batches `[<= batch_size, C, H, W]`."""
-        drawn: dict[int, Tensor] = {}
+    def _sample_under_noise(self, noise: Noise, first: int, num: int, batch_size: int) -> np.ndarray:
+        """Votes of f(x + n) over the draws first … first + num - 1: int `[K]`."""
+        counts = np.zeros(self.num_classes, dtype=np.int64)
         for start in range(first, first + num, batch_size):
-            stop = min(start + batch_size, first + num)
-            chunks = range(start // CHUNK, (stop - 1) // CHUNK + 1)
-            drawn = {c: drawn[c] if c in drawn else self._chunk(x, c, index) for c in chunks}
-            flat = torch.cat([drawn[c] for c in chunks]) if len(chunks) > 1 else drawn[chunks[0]]
-            offset = start - chunks[0] * CHUNK
-            yield flat[offset : offset + stop - start].contiguous(memory_format=torch.channels_last)
+            batch = noise.noisy(start, min(batch_size, first + num - start))
+            counts += count_votes(self.base_classifier, batch, self.num_classes)[0]
+        return counts
 
-    def _chunk(self, x: Tensor, chunk: int, index: int) -> Tensor:
-        """CHUNK draws from a generator of their own, so that any draw can be made without those before it."""
-        key = f"{self.seed} {self.sigma!r} {index} {chunk}".encode()
-        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
-        generator = torch.Generator(device=x.device).manual_seed(seed)
-        return self.sigma * torch.randn((CHUNK, *x.shape), generator=generator, device=x.device)
+    def _noise(self, x: Tensor, index: int) -> Noise:
+        if x.ndim != 3:
+            raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
+        return Noise(x, self.sigma, self.seed, index, self.noise)
+
+    # ---- the same guarantee from fewer draws, for many images ------------------------------------------------------
+
+    def certify_images(
+        self,
+        images: Iterable[tuple[int, Tensor]],
+        n0: int,
+        n: int,
+        alpha: float,
+        batch_size: int,
+        radii: Sequence[float] | None = None,
+        radius_tol: float | None = None,
+        groups: Sequence[Sequence[int]] = (),
+    ) -> Iterator[tuple[int, Certificate]]:
+        """Certify (index, image `[C, H, W]`) pairs, several in one forward pass; yields (index, certificate), roughly
+        in the order of `images`, as soon as each is done. All images have one shape.
+
+        Args:
+            n0, alpha, batch_size: as in `certify`.
+            n: the most draws after the n0 that one image may take.
+            radii: stop drawing for an image as soon as each of these (ascending, L2 on the pixel scale) is proved or
+                out of reach (`SequentialDraws`).
+            radius_tol: plan the number of draws instead, so that about `radius_tol · sigma` of the radius is lost
+                against n draws (`PlannedDraws`). With neither, all n are drawn, and the class and radius are those of
+                `certify`.
+            groups: a partition of the classes, such as (tumours, healthy); every certificate then also holds the group
+                and the radius within which no perturbation moves g's vote out of it.
+
+        Each certificate holds with probability at least 1 - alpha, its group's likewise, both with 1 - 2 alpha. With
+        `radii` or `radius_tol` an image's pilot may choose the runner-up bound (Cohen et al. 2019, theorem 1).
+        """
+        _check(n0, n, alpha, batch_size)
+        if radii is not None and radius_tol is not None:
+            raise ValueError("give radii or radius_tol, not both")
+        stream = ((index, self._noise(x, index)) for index, x in images)
+        first = next(stream, None)
+        if first is None:
+            return
+        question = Question(
+            self.sigma,
+            alpha,
+            tuple(tuple(members) for members in groups),
+            runner_up=radii is not None or radius_tol is not None,
+            slack=slack(self.noise, self.sigma, first[1].shape.numel()),
+        )
+        if radii is not None:
+            rule = SequentialDraws(question, n, radii)
+        elif radius_tol is not None:
+            rule = PlannedDraws(question, n, radius_tol)
+        else:
+            rule = FixedDraws(question, n)
+        everything = itertools.chain([first], stream)
+        yield from certify_images(self.base_classifier, self.num_classes, everything, rule, n0, batch_size)
 
 
-def lower_confidence_bound(successes: int, trials: int, alpha: float) -> float:
-    """One-sided Clopper–Pearson bound: P(bound > p) <= alpha for successes ~ Bin(trials, p).
-
-    The quantile `Beta.ppf(alpha; k, n - k + 1)`, 0 for k = 0, moved down if need be until the binomial tail itself
-    says `P(X >= k) <= alpha`, so that rounding inside SciPy cannot make it too large.
-    """
-    if successes == 0:
-        return 0.0
-    bound = float(beta.ppf(alpha, successes, trials - successes + 1))
-    while binom.sf(successes - 1, trials, bound) > alpha:
-        bound *= 1 - 1e-12
-    return bound
-
-
-def _check(x: Tensor, n: int, alpha: float, batch_size: int) -> None:
-    if x.ndim != 3:
-        raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
+def _check(n0: int, n: int, alpha: float, batch_size: int) -> None:
+    if n0 < 1:
+        raise ValueError(f"n0 must be at least 1, got {n0}")
     if n < 1 or batch_size < 1:
         raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
     if not 0 < alpha < 1:

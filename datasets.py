@@ -51,6 +51,13 @@ class DatasetInfo:
     kaggle: str | None = None
     synthetic: bool = False
 
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """The labels of `disease` and of `healthy`; {} where all classes are one or the other."""
+        sick = tuple(label for label, name in enumerate(self.classes) if name in self.disease)
+        well = tuple(label for label in range(len(self.classes)) if label not in sick)
+        return {"disease": sick, "healthy": well} if sick and well else {}
+
 
 _BRAIN_CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 

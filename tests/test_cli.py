@@ -11,8 +11,17 @@ import pytest
 import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ["prepare_data.py", "train_classifier.py", "ds_main.py", "main_ds.py", "AE_DS_verify.py", "evaluate.py",
-           "make_tables.py", "attacks/generate.py"]  # fmt: skip
+SCRIPTS = [
+    "prepare_data.py",
+    "train_classifier.py",
+    "ds_main.py",
+    "main_ds.py",
+    "AE_DS_verify.py",
+    "merge_certificates.py",
+    "evaluate.py",
+    "make_tables.py",
+    "attacks/generate.py",
+]
 
 
 def parser() -> cli.Parser:

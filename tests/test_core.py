@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binom, binomtest, chi2, norm
 
-from core import CHUNK, Smooth, lower_confidence_bound
+from core import Smooth
+from smoothing.bounds import lower_confidence_bound
+from smoothing.noise import CHUNK, Noise, slack
 
 
 def linear(weight: torch.Tensor, bias: float):
@@ -93,24 +95,27 @@ def test_predict_is_the_two_sided_test():
         assert smoothed.predict(torch.zeros(1, 2, 2), 100, 0.001, 100) == expected
 
 
-def noise_of(smoothed: Smooth, first: int, num: int, batch: int, index: int = 3) -> torch.Tensor:
-    return torch.cat(list(smoothed.noise(torch.zeros(2, 5, 5), first, num, batch, index)))
+ZEROS = torch.zeros(2, 5, 5)
 
 
-def test_noise_depends_on_seed_sigma_image_and_draw_alone():
-    smoothed = Smooth(lambda x: x, 2, 0.5, seed=7)
-    reference = noise_of(smoothed, 0, 3 * CHUNK + 5, 1000)
+@pytest.mark.parametrize("kind", ["float", "exact"])
+def test_noise_depends_on_seed_sigma_image_and_draw_alone(kind):
+    def noise(sigma=0.5, seed=7, index=3) -> Noise:
+        return Noise(ZEROS, sigma, seed, index, kind)
+
+    reference = noise().draws(0, 3 * CHUNK + 5)
     for batch in (1, 7, 64, 100):
-        assert torch.equal(noise_of(smoothed, 0, 3 * CHUNK + 5, batch), reference)
-    assert torch.equal(noise_of(smoothed, 70, 100, 33), reference[70:170])
-    for other in (Smooth(lambda x: x, 2, 0.5, seed=8), Smooth(lambda x: x, 2, 0.25, seed=7)):
-        assert (noise_of(other, 0, 10, 10) / other.sigma - reference[:10] / 0.5).abs().min() > 0
-    assert not torch.equal(noise_of(smoothed, 0, 10, 10, index=4), reference[:10])
+        same = noise()
+        parts = [same.draws(i, min(batch, len(reference) - i)) for i in range(0, len(reference), batch)]
+        assert torch.equal(torch.cat(parts), reference)
+    assert torch.equal(noise().draws(70, 100), reference[70:170])
+    for other in (noise(seed=8), noise(index=4), noise(sigma=0.25)):
+        assert not torch.isclose(other.draws(0, 10) / other.sigma, reference[:10] / 0.5, atol=0.05).all(dim=0).any()
 
 
 def test_noise_is_gaussian_and_fresh():
     """Mean 0, standard deviation sigma, draws uncorrelated, selection and estimation draws disjoint."""
-    draws = noise_of(Smooth(lambda x: x, 2, 0.5), 0, 4000, 500).flatten(1)  # [4000, 50]
+    draws = Noise(ZEROS, 0.5, seed=0, index=3).draws(0, 4000).flatten(1)  # [4000, 50]
     assert draws.mean().item() == pytest.approx(0, abs=5 * 0.5 / math.sqrt(draws.numel()))
     assert draws.std().item() == pytest.approx(0.5, rel=5 / math.sqrt(2 * draws.numel()))
     assert len(torch.unique(draws[:, 0])) > 3990
@@ -133,15 +138,218 @@ def test_certificate_does_not_depend_on_the_batch():
     assert len({smoothed.certify(x, 100, 1000, 0.001, batch, 5) for batch in (7, 64, 1100)}) == 1
 
 
-def test_scores_that_are_nan_vote_for_nobody():
-    """60% of the scores are NaN: the class left over has less than half of the votes, so there is no certificate."""
+def test_scores_that_are_nan_stop_with_a_word():
+    """The argmax of a row that holds a NaN is some class or other: never a vote."""
 
     def f(x: torch.Tensor) -> torch.Tensor:
         scores = torch.tensor([[1.0, 0.0]]).repeat(len(x), 1)
-        scores[: int(0.6 * len(x))] = math.nan
+        scores[-1] = math.nan
         return scores
 
-    assert Smooth(f, 2, 0.25).certify(torch.zeros(1, 2, 2), 100, 100, 0.01, 100) == (Smooth.ABSTAIN, 0.0)
+    smoothed, x = Smooth(f, 2, 0.25), torch.zeros(1, 2, 2)
+    for ask in (
+        lambda: smoothed.certify(x, 100, 100, 0.01, 100),
+        lambda: smoothed.predict(x, 100, 0.01, 100),
+        lambda: list(smoothed.certify_images([(0, x)], 100, 100, 0.01, 100)),
+    ):
+        with pytest.raises(FloatingPointError, match="NaN"):
+            ask()
+
+
+# ---- exact noise -----------------------------------------------------------------------------------------------------
+
+
+def eight_bit(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)) / 255
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.25, 1.0])
+def test_exact_inputs_for_two_images_are_translations_of_each_other(sigma):
+    """Same draws on x and on x + δ: wherever neither is clipped, the inputs differ by exactly δ, as whole 1/255."""
+    x, y = eight_bit(3, 16, 16, seed=1), eight_bit(3, 16, 16, seed=2)
+    a, b = (Noise(image, sigma, 0, 0, "exact").noisy(0, 200) * 255 for image in (x, y))
+    whole = [noisy.round() for noisy in (a, b)]
+    for noisy, rounded in zip((a, b), whole, strict=True):
+        assert (noisy - rounded).abs().max() < 1e-3  # i / 255 in float32, back again
+    k = max(1, int(6 * sigma))
+    inside = ((torch.stack(whole) > -255 * k) & (torch.stack(whole) < 255 * (k + 1))).all(dim=0)
+    assert inside.float().mean() > 0.999
+    delta = (x * 255).round() - (y * 255).round()
+    assert torch.equal((whole[0] - whole[1])[inside], delta.expand_as(whole[0])[inside])
+
+
+def test_exact_noise_has_the_distribution_of_rounded_gaussian_noise():
+    """Chi-square of 250,000 values against P(round(255 n) = i), bins pooled to at least 50 expected."""
+    sigma = 0.02
+    values = Noise(torch.zeros(1, 50, 50), sigma, 0, 0, "exact").draws(0, 100).flatten()
+    below = norm.cdf(torch.arange(-12.5, 13).numpy() / (255 * sigma))
+    expected = torch.tensor(below[1:] - below[:-1]) * len(values)
+    observed = torch.histc(values, bins=25, min=-12.5, max=12.5)
+    assert expected.min() > 50
+    statistic = ((observed - expected) ** 2 / expected).sum().item()
+    assert statistic < chi2.ppf(1 - 1e-4, 24)
+
+
+def test_float_noise_leaks_and_exact_noise_does_not():
+    """An adversarial network that reads low-order bits. Near 0, `0 + n` has all the bits of a small float32, but
+    `1/255 + n` is the small difference of two larger numbers, a multiple of 2^-33. So f tells the black image from one
+    with every pixel at 1/255, and with float noise "certifies" a radius that contains both. Q closes the leak."""
+    black, grey = torch.zeros(1, 64, 64), torch.full((1, 64, 64), 1 / 255)
+    distance, sigma = 64 / 255, 0.25
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        small = x.abs() < 2.0**-11
+        fine = (x.double() * 2.0**33) % 1 != 0
+        return torch.nn.functional.one_hot((~(small & fine).flatten(1).any(dim=1)).long(), 2).float()
+
+    def certify(image, noise):
+        return Smooth(f, 2, sigma, noise=noise).certify(image, 100, 1000, 0.001, 100)
+
+    (at_black, radius), (at_grey, _) = certify(black, "float"), certify(grey, "float")
+    assert (at_black, at_grey) == (0, 1)
+    assert radius > distance  # a false certificate
+    assert certify(black, "exact")[0] == certify(grey, "exact")[0] == 1
+
+
+def test_exact_noise_wants_eight_bit_images_in_range():
+    with pytest.raises(ValueError, match="8-bit"):
+        Smooth(lambda x: x, 2, 0.25, noise="exact").certify(torch.full((1, 2, 2), 0.3), 10, 10, 0.1, 10)
+    for kind in ("float", "exact"):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            Smooth(lambda x: x, 2, 0.25, noise=kind).certify(torch.full((1, 2, 2), 2.0), 10, 10, 0.1, 10)
+
+
+def test_slack_is_small_and_taken_off():
+    assert slack("float", 1.0, 10**6) == 0
+    assert 0 < slack("exact", 1.0, 3 * 224 * 224) < 1e-6
+    always = Smooth(lambda x: torch.eye(2)[torch.zeros(len(x), dtype=torch.long)], 2, 1.0, noise="exact")
+    _, radius = always.certify(torch.zeros(3, 64, 64), 10, 1000, 0.001, 100)
+    p_a_bar = 0.001 ** (1 / 1000)
+    assert norm.ppf(p_a_bar) - radius > 1e-7
+    assert radius == pytest.approx(norm.ppf(p_a_bar - slack("exact", 1.0, 3 * 64 * 64)), abs=1e-9)
+
+
+# ---- many images -----------------------------------------------------------------------------------------------------
+
+
+def images_and_plane(count: int, seed: int = 3):
+    """Random 8-bit images on both sides of a plane, and the signed distance of each."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(1, 6, 6, generator=generator)
+    images = [eight_bit(1, 6, 6, seed=i) for i in range(count)]
+    bias = -(weight * torch.stack(images).mean(dim=0)).sum().item()
+    distances = [((weight * x).sum().item() + bias) / weight.norm().item() for x in images]
+    return images, linear(weight, bias), distances
+
+
+def test_many_images_with_fixed_draws_are_certified_as_one_by_one():
+    images, f, _ = images_and_plane(7)
+    smoothed = Smooth(f, 2, 0.25)
+    for batch in (1, 13, 64, 500):
+        found = dict(smoothed.certify_images(enumerate(images), 20, 300, 0.01, batch))
+        assert sorted(found) == list(range(7))
+        for i, x in enumerate(images):
+            assert (found[i].prediction, found[i].radius) == smoothed.certify(x, 20, 300, 0.01, 50, i)
+            assert found[i].draws == 320
+
+
+@pytest.mark.parametrize("options", [{"radii": (0, 0.1, 0.25)}, {"radius_tol": 0.2}], ids=["sequential", "planned"])
+def test_certificates_depend_neither_on_the_batch_nor_on_company(options):
+    images, f, _ = images_and_plane(9)
+    smoothed = Smooth(f, 2, 0.25, noise="exact")
+
+    def certify(chosen, batch):
+        return dict(smoothed.certify_images(((i, images[i]) for i in chosen), 30, 800, 0.01, batch, **options))
+
+    reference = certify(range(9), 40)
+    for batch in (7, 64, 1000):
+        assert certify(range(9), batch) == reference
+    shuffled = certify([4, 8, 0, 2, 6], 64) | certify([3, 1, 7, 5], 33)
+    assert shuffled == reference
+
+
+@pytest.mark.parametrize("options", [{}, {"radii": (0, 0.1, 0.25)}, {"radius_tol": 0.1}], ids=["n", "seq", "plan"])
+@pytest.mark.parametrize("noise", ["float", "exact"])
+def test_no_radius_exceeds_the_distance_to_the_plane(options, noise):
+    images, f, distances = images_and_plane(60)
+    found = dict(Smooth(f, 2, 0.25, noise=noise).certify_images(enumerate(images), 50, 2000, 0.001, 250, **options))
+    certified = 0
+    for i, distance in enumerate(distances):
+        if found[i].prediction != Smooth.ABSTAIN:
+            certified += 1
+            assert found[i].prediction == int(distance > 0)
+            assert found[i].radius <= abs(distance)
+    assert certified > 20
+
+
+def test_two_planes_the_runner_up_bound_stays_below_the_exact_radius():
+    """Class 0 right of x_0 = .2; left of it class 1 above x_1 = .5 and class 2 below. The probabilities are products of
+    normal distribution functions, so the exact radius is found by walking outwards until class 0 has lost."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        left, up = x[:, 0, 0, 0], x[:, 0, 0, 1] - 0.5
+        return torch.stack([left - 0.2, torch.where(up > 0, 0.0, -9.0), torch.where(up > 0, -9.0, 0.0)], dim=1)
+
+    sigma, x = 0.5, torch.tensor([[[0.2, 0.5]]])
+    smoothed = Smooth(f, 3, sigma)
+    ((_, found),) = smoothed.certify_images([(0, x)], 100, 20_000, 0.001, 500, radii=(0, 0.05, 0.1))
+    assert found.runner_up  # p_0 = 1/2: by p_A alone nothing can be certified
+    assert found.prediction == 0
+    exact = min(
+        r
+        for r in (i / 1000 for i in range(1, 1000))
+        if any(
+            _sectors(0.2 - r * math.cos(a), 0.5 + r * math.sin(a), sigma)
+            for a in (i * math.pi / 60 for i in range(-30, 31))
+        )
+    )
+    assert 0.1 <= found.radius <= exact
+
+
+def _sectors(left: float, up: float, sigma: float) -> bool:
+    """Whether class 0 has lost to another at this point."""
+    p_0 = norm.cdf((left - 0.2) / sigma)
+    p_1 = (1 - p_0) * norm.cdf((up - 0.5) / sigma)
+    return max(p_1, 1 - p_0 - p_1) >= p_0
+
+
+def test_prototypes_attacked_within_the_certified_radius_never_flip():
+    """Nearest of four prototypes in two dimensions: g's probabilities are computed by quadrature at 720 points of the
+    circle with the certified radius; g must answer the certified class at every one, and the group too."""
+    prototypes = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8], [0.7, 0.9]])
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return -torch.cdist(x.flatten(1), prototypes)
+
+    sigma, groups = 0.3, ((0, 1), (2, 3))
+    steps = torch.linspace(-5, 5, 201)
+    weights = torch.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / 2).flatten()
+    offsets = sigma * torch.cartesian_prod(steps, steps)
+
+    def probabilities(point: torch.Tensor) -> torch.Tensor:
+        votes = torch.cdist(point + offsets, prototypes).argmin(dim=1)
+        return torch.zeros(4).index_add(0, votes, weights) / weights.sum()
+
+    points = torch.tensor([[0.25, 0.25], [0.75, 0.35], [0.5, 0.5], [0.4, 0.7], [0.9, 0.9]])
+    smoothed = Smooth(f, 4, sigma)
+    pairs = ((i, point.view(1, 1, 2)) for i, point in enumerate(points))
+    found = dict(smoothed.certify_images(pairs, 100, 5000, 0.001, 500, radius_tol=0.02, groups=groups))
+    angles = torch.linspace(0, 2 * math.pi, 72)
+    circle = torch.stack([angles.cos(), angles.sin()], dim=1)
+    proved = 0
+    for i, point in enumerate(points):
+        for answer, radius, whose in (
+            (found[i].prediction, found[i].radius, None),
+            (found[i].group, found[i].group_radius, groups),
+        ):
+            if answer == Smooth.ABSTAIN:
+                continue
+            proved += 1
+            for attacked in point + 0.999 * radius * circle:
+                p = probabilities(attacked)
+                votes = p if whose is None else torch.stack([p[list(members)].sum() for members in whose])
+                assert votes.argmax() == answer
+    assert proved >= 5
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import DATASETS, get_dataset, get_loader, random_affine, read_manifest
+from datasets import DATASETS, get_dataset, get_loader, random_affine, random_contrast, read_manifest
 
 
 def test_table_is_consistent():

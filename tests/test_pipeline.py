@@ -12,7 +12,11 @@ import pytest
 import torch
 from conftest import run_script
 
+from core import Smooth
+from datasets import get_dataset
+from evaluation.certificate_file import CertificateFile
 from evaluation.certificates import read_rows
+from models import load_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,12 +66,15 @@ def verify(pipeline, data_dir, tmp_path):
 
 def answers(path: Path) -> list[list[str]]:
     """All columns but the time."""
-    return [line.split("\t")[:5] for line in path.read_text().splitlines()]
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    return [row[:5] + row[6:] for row in rows]
 
 
 def test_tsv_and_settings(verify):
     path = verify("a.tsv")
-    assert path.read_text().splitlines()[0] == "idx\tlabel\tpredict\tradius\tcorrect\ttime"
+    header = path.read_text().splitlines()[0].split("\t")
+    assert header[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
+    assert header[6:] == ["draws", "bound", "group_label", "group_predict", "group_radius"]
     rows, torn = read_rows(path)
     assert not torn
     assert rows["idx"].tolist() == [0, 1, 2, 3, 4]
@@ -87,23 +94,54 @@ def test_noise_makes_certificates_independent_of_batch_skip_and_order(verify):
     assert answers(verify("b.tsv", "--batch", 7)) == reference
     sparse = answers(verify("c.tsv", "--skip", 2))
     assert sparse == [reference[0], *reference[1::2]]
-    # The images left out follow later; the file then holds the same answers in another order.
-    assert sorted(answers(verify("c.tsv", "--skip", 1))) == sorted(reference)
+    # The images left out follow later; the file ends up the same.
+    assert answers(verify("c.tsv", "--skip", 1)) == reference
+
+
+def test_shards_by_flag_and_by_torchrun_merge_into_the_whole(verify, tmp_path, monkeypatch):
+    reference = answers(verify("a.tsv"))
+    for rank in range(2):
+        verify("s.tsv", "--shard", f"{rank}/3")
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    verify("s.tsv")
+    shards = sorted(tmp_path.glob("s_shard_*.tsv"))
+    run_script("merge_certificates", *shards, "--outfile", tmp_path / "m.tsv")
+    assert answers(tmp_path / "m.tsv") == reference
+
+
+def test_without_sequential_and_with_float_noise_it_is_the_published_certify(verify, pipeline, data_dir):
+    path = verify("a.tsv", "--no-sequential", "--noise", "float", "--skip", 2)
+    loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
+    images = get_dataset("Phantom_MRI", "test", loaded.image_size, data_dir=data_dir)
+    smoothed = Smooth(loaded.at(0.25), 4, 0.25)
+    for idx, label, predict, radius, correct, draws, *_ in answers(path)[1:]:
+        expected, exact = smoothed.certify(images[int(idx)][0], 20, 60, 0.001, 32, int(idx))
+        assert (int(predict), draws) == (expected, "80")
+        assert int(label) == images[int(idx)][1]
+        assert int(correct) == (expected == int(label))
+        assert exact - 1e-6 <= float(radius) <= exact
+
+
+def test_group_columns_follow_the_table(verify):
+    for idx, label, _, _, _, draws, _, group, answer, radius in answers(verify("a.tsv"))[1:]:
+        assert group == ("healthy" if label == "2" else "disease"), idx
+        assert answer in ("disease", "healthy", "-1")
+        assert (float(radius) == 0) == (answer == "-1")
+        assert int(draws) <= 80
 
 
 def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
     reference = answers(verify("whole.tsv"))
-    from core import Smooth
+    append, calls = CertificateFile.append, []
 
-    certify, calls = Smooth.certify, []
-
-    def stop_at_third(self, *arguments):
-        calls.append(arguments)
+    def stop_at_third(self, *values):
+        calls.append(values)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return certify(self, *arguments)
+        append(self, *values)
 
-    monkeypatch.setattr(Smooth, "certify", stop_at_third)
+    monkeypatch.setattr(CertificateFile, "append", stop_at_third)
     with pytest.raises(SystemExit) as stop:
         verify("cut.tsv")
     assert stop.value.code == 130
@@ -145,7 +183,12 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails):
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
     fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")
     fails(1, ("--protocol stratified, not official",), *verify, "--classifier", f, "--protocol", "official")
+    fails(2, ("--shard", "0 <= I < K"), *verify, "--classifier", f, "--shard", "3/3")
+    fails(1, ("--radii 0.5 0.25", "ascending"), *verify, "--classifier", f, "--radii", 0.5, 0.25)
+    fails(2, ("--radii",), *verify, "--classifier", f, "--radii", -1)
+    fails(1, ("--N 50", "--N0"), *verify, "--classifier", f, "--N", 50)
     assert not (tmp_path / "x.tsv").exists()
+    fails(1, (tmp_path / "gone.tsv", "missing"), "merge_certificates", tmp_path / "gone.tsv", "--outfile", "m.tsv")
 
     run = ("--outdir", tmp_path / "run")
     fails(1, ("Chest", "known are Brain_Tumor"), "train_classifier", *run, *data, "--dataset", "Chest")

@@ -1,0 +1,131 @@
+"""The TSV that a certification writes: begun, continued after any interruption, merged from shards.
+
+Settings lie beside it in `<file>.json`. A line is written as soon as its image is done; a run that is killed, in the
+middle of a line even, goes on with the same command, and nothing is lost or there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import files
+from evaluation.certificates import COLUMNS, read_rows
+
+# What may differ between the run that began a TSV and the one that goes on with it, or between shards.
+NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
+
+
+class CertificateFile:
+    """Opens `path` for appending. `done` holds the indices that are in it already.
+
+    `extra` names the columns to the right of the six standard ones. Raises ValueError if `path` was made with other
+    settings or columns, or has no settings beside it.
+    """
+
+    def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
+        self.path = path
+        header = "\t".join((*COLUMNS, *extra)) + "\n"
+        beside = settings_path(path)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(beside, settings)
+            files.write_text(path, header)
+        if not beside.is_file():
+            raise ValueError(f"--outfile {path}: exists without its settings {beside.name}; name another file")
+        what = differences(files.read_json(beside), settings)
+        if what:
+            raise ValueError(f"--outfile {path}: was made with {what}; name another file or delete it")
+        # A torn last line is cut off; a file that lost even its header gets it back.
+        *lines, torn = path.read_text(encoding="utf-8").split("\n")
+        if torn or not lines:
+            files.write_text(path, "".join(f"{line}\n" for line in lines) or header)
+        if lines and f"{lines[0]}\n" != header:
+            raise ValueError(f"--outfile {path}: has other columns ({lines[0]}); name another file or delete it")
+        self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if len(lines) > 1 else set()
+        self._stream = path.open("a", encoding="utf-8")
+
+    def append(self, *values: object) -> None:
+        """Write one image's line, all of it or (when killed) a torn one that the next run cuts off."""
+        self._stream.write("\t".join(map(str, values)) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file and, if images were finished out of order, sort it by index."""
+        self._stream.close()
+        header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        in_order = sorted(lines, key=_index)
+        if lines != in_order:
+            files.write_text(self.path, "".join([header, *in_order]))
+
+
+def settings_path(path: Path) -> Path:
+    """Where the settings of a TSV lie."""
+    return Path(f"{path}.json")
+
+
+def differences(before: dict, now: dict) -> str:
+    """The compared settings that are not the same, as text for the user; empty if there are none."""
+    changed = [key for key in now | before if key not in NOT_COMPARED and before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key)} (now {now.get(key)})" for key in changed)
+
+
+def shard_path(path: Path, shard: tuple[int, int]) -> Path:
+    """`a.tsv`, (0, 3) → `a_shard_0_of_3.tsv`."""
+    return path.with_name(f"{path.stem}_shard_{shard[0]}_of_{shard[1]}{path.suffix}")
+
+
+def merge(paths: Sequence[Path], outfile: Path) -> int:
+    """Merge the TSVs of all shards of one run into `outfile`, sorted by index; returns the number of images.
+
+    Raises ValueError if a shard is missing, there twice, unfinished or of a run with other settings.
+    """
+    first: dict | None = None
+    seen: dict[int, Path] = {}
+    lines: list[str] = []
+    for path in paths:
+        beside = settings_path(path)
+        if not (path.is_file() and beside.is_file()):
+            raise FileNotFoundError(f"{path if beside.is_file() else beside} is missing")
+        settings = files.read_json(beside)
+        if "/" not in str(settings.get("shard")):
+            raise ValueError(f"{path}: is not a shard (its settings name none)")
+        first = first or settings
+        what = differences(first, settings) or _run_differs(first, settings)
+        if what:
+            raise ValueError(f"{path}: is of another run than {paths[0]}: {what}")
+        number = int(settings["shard"].partition("/")[0])
+        if number in seen:
+            raise ValueError(f"{path}: shard {settings['shard']} is already {seen[number]}")
+        seen[number] = path
+        rows, torn = read_rows(path)
+        odd = set(wanted_indices(settings)) ^ set(rows["idx"].tolist())
+        if torn or odd:
+            raise ValueError(f"{path}: is unfinished (idx {min(odd, default='?')}); run its command again")
+        header, *own = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines += own
+    count = int(first["shard"].partition("/")[2])
+    if len(seen) < count:
+        gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
+        raise ValueError(f"shards are missing: {gaps}")
+    files.write_json(settings_path(outfile), {**first, "shard": None})
+    files.write_text(outfile, "".join([header, *sorted(lines, key=_index)]))
+    return len(lines)
+
+
+def wanted_indices(settings: dict) -> range:
+    """The images that a run with these settings certifies: every `skip`-th below `end`, of these its shard's share."""
+    shard, shards = map(int, (settings["shard"] or "0/1").split("/"))
+    return range(0, settings["end"], settings["skip"])[shard::shards]
+
+
+def _run_differs(a: dict, b: dict) -> str:
+    """Shards of one run also have the same images, cut into the same number of parts."""
+    changed = [f"{key} {a[key]} and {b[key]}" for key in ("skip", "end") if a[key] != b[key]]
+    if a["shard"].partition("/")[2] != b["shard"].partition("/")[2]:
+        changed.append(f"shard {a['shard']} and {b['shard']}")
+    return ", ".join(changed)
+
+
+def _index(line: str) -> int:
+    return int(line.partition("\t")[0])

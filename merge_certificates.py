@@ -1,0 +1,31 @@
+"""Merge the TSVs of all shards of one certification into one, sorted by image.
+
+python merge_certificates.py runs/certify_shard_*.tsv --outfile runs/certify.tsv
+
+Refuses a missing, doubled or unfinished shard and shards of runs with different settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cli
+from evaluation.certificate_file import merge
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD.tsv", help="the TSVs of all shards of a run")
+    parser.add_argument("--outfile", type=Path, required=True, help="the merged TSV; settings go to <outfile>.json")
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    count = merge(args.shards, args.outfile)
+    print(f"{len(args.shards)} shards, {count} images: {args.outfile}")
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)

@@ -1,0 +1,126 @@
+"""The engine: many images under way at once, their draws sharing forward passes of one constant shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothing.noise import Noise
+from smoothing.rules import Certificate, Course
+
+BaseClassifier = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def count_votes(
+    base_classifier: BaseClassifier, inputs: Tensor, num_classes: int, owners: Tensor | None = None, num_owners: int = 1
+) -> np.ndarray:
+    """Votes `[num_owners, num_classes]` of one forward pass; `owners` `[B]` says whose each of the first rows is (None:
+    all are owner 0's), rows beyond them are padding.
+
+    Raises FloatingPointError if a score is NaN: its argmax would silently be some class.
+    """
+    scores = base_classifier(inputs)
+    if scores.ndim != 2 or scores.shape[1] != num_classes:
+        raise ValueError(f"the base classifier must give scores [B, {num_classes}], got {list(scores.shape)}")
+    votes = scores.argmax(dim=1).masked_fill(scores.isnan().any(dim=1), num_classes)
+    if owners is not None:
+        votes = votes[: len(owners)] + owners * (num_classes + 1)
+    counts = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
+    counts = counts.view(num_owners, num_classes + 1).cpu().numpy()
+    if counts[:, num_classes].any():
+        raise FloatingPointError("the base classifier's scores are NaN: check its weights, or try it without --amp")
+    return counts[:, :num_classes]
+
+
+@dataclasses.dataclass(eq=False)
+class _Image:
+    """An image under way: how many of its draws are counted, and what they voted for."""
+
+    index: int
+    noise: Noise
+    pilot: np.ndarray
+    counts: np.ndarray
+    course: Course | None = None
+    taken: int = 0
+    seconds: float = 0.0
+
+    def wants(self, n0: int) -> int:
+        """Draws until the pilot is complete or until the next look."""
+        return n0 - self.taken if self.course is None else n0 + self.course.next_look - self.taken
+
+
+def certify_images(
+    base_classifier: BaseClassifier,
+    num_classes: int,
+    images: Iterable[tuple[int, Noise]],
+    rule: object,
+    n0: int,
+    batch_size: int,
+) -> Iterator[tuple[int, Certificate]]:
+    """Certify `images`, (index, its noise), and yield (index, certificate) as soon as each is done.
+
+    `rule` (see `smoothing.rules`) turns a pilot of `n0` draws into a course. Every forward pass has `batch_size` rows:
+    an image takes as many as it wants, the next images take the rest, zeros fill up at the very end. Memory therefore
+    depends on `batch_size` alone, and counts on nothing but each image's own draws.
+    """
+    waiting = iter(images)
+    active: list[_Image] = []
+    batch: Tensor | None = None
+    while True:
+        # ---- whose draws go into this pass ----
+        shares: list[tuple[_Image, int]] = []
+        room = batch_size
+        for position in range(batch_size):
+            if position == len(active):
+                following = next(waiting, None)
+                if following is None:
+                    break
+                zeros = np.zeros(num_classes, dtype=np.int64)
+                active.append(_Image(*following, pilot=zeros, counts=zeros.copy()))
+            share = min(room, active[position].wants(n0))
+            shares.append((active[position], share))
+            room -= share
+            if room == 0:
+                break
+        if not shares:
+            return
+
+        # ---- one forward pass ----
+        began = time.perf_counter()
+        if batch is None:
+            noise = shares[0][0].noise
+            batch = torch.zeros((batch_size, *noise.shape), device=noise.device).contiguous(
+                memory_format=torch.channels_last
+            )
+        start = 0
+        for image, share in shares:
+            batch[start : start + share] = image.noise.noisy(image.taken, share)
+            start += share
+        batch[start:] = 0
+        owners = torch.repeat_interleave(
+            torch.arange(len(shares), device=batch.device),
+            torch.tensor([share for _, share in shares], device=batch.device),
+        )
+        counts = count_votes(base_classifier, batch, num_classes, owners, len(shares))
+        per_draw = (time.perf_counter() - began) / start
+
+        # ---- what each image makes of it ----
+        for (image, share), votes in zip(shares, counts, strict=True):
+            image.taken += share
+            image.seconds += share * per_draw
+            (image.pilot if image.course is None else image.counts)[:] += votes
+            if image.wants(n0) > 0:
+                continue
+            if image.course is None:
+                image.course = rule.begin(image.pilot)
+            else:
+                certificate = image.course.look(image.counts)
+                if certificate is not None:
+                    active.remove(image)
+                    yield image.index, dataclasses.replace(certificate, seconds=image.seconds)

@@ -1,0 +1,88 @@
+"""The noise: a function of (seed, sigma, image index, draw number) alone, and how it is put on an image.
+
+Draws come in chunks of CHUNK, each from a generator of its own, so that any draw can be made without those before it
+and nothing that only concerns the computation (batch size, shards, resuming, the order of images) changes it.
+
+`float`: `x + n` in float32, as every published implementation does. It is unsound in the last digits: floating point
+leaves traces of x in the low-order bits of x + n, and a network may read them (Voracek & Hein, ICLR 2023).
+
+`exact`: x lies on the 8-bit grid, and the base classifier that is certified is `h ∘ Q`, where Q rounds its input to
+that grid and clips it to [-k, k + 1], `k = max(1, floor(6 sigma))`. Since x = t / 255 with t whole,
+`Q(x + n) = clip(t + round(255 n)) / 255`: whole numbers, added without any rounding, so that the inputs for x and for
+x + δ (both 8-bit) are exact translations of each other. The Gaussian is drawn in float64, and what is left between
+it and the ideal one is bounded by `slack`, to be taken off every bound on a probability.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+CHUNK = 64  # part of what defines the noise, so never change it
+KINDS = ("float", "exact")
+
+
+class Noise:
+    """The draws for one image `[C, H, W]` in [0, 1]: `noisy(first, num)` gives base-classifier inputs.
+
+    Raises ValueError if the image leaves [0, 1] or, for `exact`, does not lie on the 8-bit grid.
+    """
+
+    def __init__(self, x: Tensor, sigma: float, seed: int, index: int, kind: str = "float") -> None:
+        if kind not in KINDS:
+            raise ValueError(f"noise must be one of {', '.join(KINDS)}, got {kind!r}")
+        if not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(f"image {index}: values must lie in [0, 1], got {x.min():g} to {x.max():g}")
+        self.x, self.shape, self.device = x, x.shape, x.device
+        self.sigma, self.seed, self.index, self.kind = sigma, seed, index, kind
+        if kind == "exact":
+            self.x = (x * 255).round()
+            if (self.x - x * 255).abs().max() > 1e-3:
+                raise ValueError(
+                    f"image {index}: exact noise needs 8-bit values i / 255; round them, or use float noise"
+                )
+        self._held: tuple[int, Tensor] | None = None
+
+    def noisy(self, first: int, num: int) -> Tensor:
+        """Draws first … first + num - 1 put on the image: float32 `[num, C, H, W]`."""
+        noise = self.draws(first, num)
+        if self.kind == "float":
+            return self.x + noise
+        k = max(1, int(6 * self.sigma))
+        return (self.x + noise).clamp_(-255 * k, 255 * (k + 1)).div_(255)
+
+    def draws(self, first: int, num: int) -> Tensor:
+        """The noise itself, `[num, C, H, W]`: n, or for `exact` the whole numbers round(255 n)."""
+        parts, position, end = [], first, first + num
+        while position < end:
+            chunk, offset = divmod(position, CHUNK)
+            if self._held is None or self._held[0] != chunk:
+                self._held = (chunk, self._chunk(chunk))
+            part = self._held[1][offset : offset + end - position]
+            parts.append(part)
+            position += len(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _chunk(self, chunk: int) -> Tensor:
+        key = f"{self.seed} {self.sigma!r} {self.index} {chunk}".encode()
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        size, dtype = (CHUNK, *self.shape), torch.float32 if self.kind == "float" else torch.float64
+        normal = torch.randn(size, generator=generator, device=self.device, dtype=dtype)
+        if self.kind == "float":
+            return normal.mul_(self.sigma)
+        return normal.mul_(255 * self.sigma).round_().float()  # below 2^24, so float32 holds them exactly
+
+
+def slack(kind: str, sigma: float, dimension: int) -> float:
+    """By how much a probability under the drawn noise may differ from that under the ideal Gaussian; 0 for `float`,
+    where it is not bounded but ignored, as published.
+
+    Per pixel, `round(255 σ z)` falls into another bin than the ideal variable only if z is within its own error of a
+    bin's edge. Float64 Box–Muller and the product err by a few units of 2^-52 relative to |z|, so the total variation
+    per pixel is at most about `Σ_edges φ(z) |z| 2^-52 · few ≈ 255 σ · 2^-52 · few`; the tail cut off beyond |z| = 8.5
+    is 2^-53. Bounded here by `2^-48 (1 + 255 σ)`: 16 units, for each of the `dimension` = C·H·W pixels.
+    """
+    return 0.0 if kind == "float" else dimension * 2.0**-48 * (1 + 255 * sigma)
