@@ -19,6 +19,8 @@ from evaluation.figures import certified_accuracy_png
 from evaluation.tables import (
     certified_accuracy_records,
     certified_accuracy_table,
+    clinical_records,
+    clinical_table,
     summary_records,
     summary_table,
     to_csv,
@@ -69,7 +71,8 @@ def main(args: argparse.Namespace) -> None:
     note = "SYNTHETIC phantom data" if any(each.is_phantom for each in certifications) else ""
 
     # ---- compute and lay out: all of it, before anything is written ----
-    accuracy = certified_accuracy_records(certifications, sorted(set(args.radii)))
+    radii = sorted(set(args.radii))
+    accuracy, clinical = certified_accuracy_records(certifications, radii), clinical_records(certifications, radii)
     summary = summary_records(certifications)
     accuracy_table, short_table = certified_accuracy_table(accuracy), summary_table(summary)
     outputs = {
@@ -81,12 +84,19 @@ def main(args: argparse.Namespace) -> None:
         "summary.md": to_markdown(short_table, note),
         "summary.tex": to_latex(short_table, note),
     }
+    if clinical:
+        table = clinical_table(clinical)
+        outputs |= {
+            "certified_sensitivity.csv": to_csv(clinical),
+            "certified_sensitivity.md": to_markdown(table, note),
+            "certified_sensitivity.tex": to_latex(table, note),
+        }
 
     # ---- write ----
     for name, content in outputs.items():
         with files.replacing(args.outdir / name) as partial:
             partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    print(outputs["certified_accuracy.md"], outputs["summary.md"], sep="\n")
+    print("\n".join(outputs[name] for name in outputs if name.endswith(".md")))
     for name in outputs:
         print(f"wrote {args.outdir / name}")
 

@@ -20,7 +20,20 @@ from scipy.special import betaincinv
 ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float), ("correct", bool)])
-SHARED_SETTINGS = ("dataset", "split", "N0", "N", "alpha")  # what a fair comparison holds fixed
+# What our own TSVs tell beyond that: draws taken, and the certificate of the group (disease or healthy).
+GROUPS = ("disease", "healthy")
+EXTRA = np.dtype([("draws", int), ("group_label", "U8"), ("group_predict", "U8"), ("group_radius", float)])
+SHARED_SETTINGS = (
+    "dataset",
+    "split",
+    "N0",
+    "N",
+    "alpha",
+    "method",
+    "radii",
+    "radius_tol",
+    "noise",
+)  # what a fair comparison holds fixed
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class Certification:
     name: str
     sigma: float
     path: Path
-    rows: np.ndarray  # of dtype ROW, one entry per image
+    rows: np.ndarray  # of dtype ROW and those columns of EXTRA that the file has, one entry per image
     torn: bool  # the last line was incomplete and is left out
     settings: dict  # {} for published logs
 
@@ -54,6 +67,16 @@ def certified_accuracy(rows: np.ndarray, radius: float) -> float:
 def average_certified_radius(rows: np.ndarray) -> float:
     """ACR = 1/n · Σ_i R_i · 1[ĉ_i = y_i], which is the area under CA(r) (Zhai et al. 2020, MACER, section 5)."""
     return float(np.mean(rows["radius"] * rows["correct"]))
+
+
+def group_certified_rate(rows: np.ndarray, group: str, radius: float) -> tuple[int, int]:
+    """(certified, all): of all images of `group`, how many stay in it under any perturbation up to `radius`.
+
+    For `disease` the quotient is the *certified sensitivity* at that radius (nothing turns these tumours into "no
+    tumour"), for `healthy` the certified specificity. An abstention counts as not certified.
+    """
+    own = rows[rows["group_label"] == group]
+    return int(np.sum((own["group_predict"] == group) & (own["group_radius"] >= radius))), len(own)
 
 
 def abstention_rate(rows: np.ndarray) -> float:
@@ -102,7 +125,8 @@ def load(name: str, path: Path, sigma: float | None = None) -> Certification:
 
 
 def read_rows(path: Path) -> tuple[np.ndarray, bool]:
-    """The images of a TSV as an array of dtype ROW, and whether its last line was torn (and is left out).
+    """The images of a TSV as an array of dtype ROW, with the columns of EXTRA that the file has, and whether its last
+    line was torn (and is left out).
 
     A line that does not end in a newline is still being written, or its writer was interrupted: even a whole number
     at its end may have lost digits. Anywhere else, a line that is not as it should be is an error.
@@ -116,11 +140,12 @@ def read_rows(path: Path) -> tuple[np.ndarray, bool]:
         raise ValueError(
             f"{path}, line 1: the header must begin with '{' '.join(COLUMNS)}', tab separated (missing: {missing})"
         )
+    extra = [(name, *EXTRA.fields[name][:1]) for name in EXTRA.names if name in header[len(COLUMNS) :]]
     rows: list[tuple] = []
     line_of: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
-            row = _parse(line, len(header))
+            row = _parse(line, len(header)) + _parse_extra(line, header, [name for name, _ in extra])
             if row[0] in line_of:
                 raise ValueError(f"idx {row[0]} is already on line {line_of[row[0]]}; each image must be there once")
         except ValueError as error:
@@ -129,7 +154,7 @@ def read_rows(path: Path) -> tuple[np.ndarray, bool]:
         rows.append(row)
     if not rows:
         raise ValueError(f"{path}, line 2: there is no certified image (yet); there must be at least one complete line")
-    return np.array(rows, dtype=ROW), bool(rest)
+    return np.array(rows, dtype=np.dtype(ROW.descr + extra)), bool(rest)
 
 
 def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
@@ -139,12 +164,7 @@ def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
     idx = _whole(fields[0], "idx", at_least=0)
     label = _whole(fields[1], "label", at_least=0)
     predict = _whole(fields[2], "predict", at_least=ABSTAIN)
-    try:
-        radius = float(fields[3])
-    except ValueError:
-        radius = math.nan
-    if not 0 <= radius < math.inf:
-        raise ValueError(f"radius must be a number >= 0, got {fields[3]!r}")
+    radius = _radius(fields[3], "radius")
     if predict == ABSTAIN and radius > 0:
         raise ValueError(f"an abstention (predict {ABSTAIN}) must have radius 0, got {fields[3]}")
     if fields[4] not in ("0", "1"):
@@ -152,6 +172,29 @@ def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
     if (fields[4] == "1") != (predict == label):
         raise ValueError(f"correct is {fields[4]} for label {label}, predict {predict}; it must be 1 where they agree")
     return idx, label, predict, radius, predict == label
+
+
+def _parse_extra(line: str, header: list[str], names: Sequence[str]) -> tuple:
+    values = dict(zip(header, line.split("\t"), strict=True))
+    for name in ("group_label", "group_predict"):
+        known = GROUPS if name == "group_label" else (*GROUPS, str(ABSTAIN))
+        if name in names and values[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {values[name]!r}")
+    if "draws" in names:
+        values["draws"] = _whole(values["draws"], "draws", at_least=1)
+    if "group_radius" in names:
+        values["group_radius"] = _radius(values["group_radius"], "group_radius")
+    return tuple(values[name] for name in names)
+
+
+def _radius(text: str, column: str) -> float:
+    try:
+        radius = float(text)
+    except ValueError:
+        radius = math.nan
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"{column} must be a number >= 0, got {text!r}")
+    return radius
 
 
 def _whole(text: str, column: str, at_least: int) -> int:

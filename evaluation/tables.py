@@ -16,6 +16,7 @@ from evaluation.certificates import (
     average_certified_radius,
     certified_accuracy,
     clopper_pearson,
+    group_certified_rate,
 )
 
 UNKNOWN = "–"
@@ -42,8 +43,30 @@ def certified_accuracy_records(certifications: Sequence[Certification], radii: S
     return records
 
 
+def clinical_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
+    """Certified sensitivity (disease stays disease) and specificity (healthy stays healthy) at each radius, each with
+    its 95% interval, of the certifications whose TSV tells the groups."""
+    records = []
+    for each in certifications:
+        if "group_radius" not in each.rows.dtype.names:
+            continue
+        for radius in radii:
+            record = {"name": each.name, "sigma": each.sigma, "radius": radius}
+            for rate, group in (("sensitivity", "disease"), ("specificity", "healthy")):
+                certified, images = group_certified_rate(each.rows, group, radius)
+                low, high = clopper_pearson(certified, images) if images else (None, None)
+                record |= {
+                    f"certified_{rate}": certified / images if images else None,
+                    f"{rate}_low": low,
+                    f"{rate}_high": high,
+                    f"{group}_images": images,
+                }
+            records.append(record)
+    return records
+
+
 def summary_records(certifications: Sequence[Certification]) -> list[dict]:
-    """Number of images, ACR and abstention rate of each certification, and its settings where known."""
+    """Number of images, ACR and abstention rate of each certification; its settings and mean draws where known."""
     return [
         {
             "name": each.name,
@@ -53,6 +76,7 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
             "abstain": abstention_rate(each.rows),
         }
         | {key: each.settings.get(key) for key in ("N0", "N", "alpha", "split")}
+        | {"draws": float(each.rows["draws"].mean()) if "draws" in each.rows.dtype.names else None}
         for each in certifications
     ]
 
@@ -82,15 +106,29 @@ class Table:
 
 def certified_accuracy_table(records: Sequence[dict]) -> Table:
     """One line per name and sigma, one column per radius, in percent; the best of each sigma and radius is bold."""
+    return _by_radius(records, "Certified accuracy (%) at L2 radius", lambda r: f"{100 * r['certified_accuracy']:.1f}")
+
+
+def clinical_table(records: Sequence[dict]) -> Table:
+    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold."""
+
+    def cell(record: dict) -> str:
+        rates = (record["certified_sensitivity"], record["certified_specificity"])
+        return " / ".join(UNKNOWN if rate is None else f"{100 * rate:.1f}" for rate in rates)
+
+    return _by_radius(records, "Certified sensitivity / specificity (%) at L2 radius", cell, best=False)
+
+
+def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], best: bool = True) -> Table:
     sigmas = _alike(record["sigma"] for record in records)
     lines: dict[tuple[str, float], list[str]] = {}
     for record in records:
         line = lines.setdefault((record["name"], record["sigma"]), [record["name"], sigmas[record["sigma"]]])
-        line.append(f"{100 * record['certified_accuracy']:.1f}")
+        line.append(cell(record))
     cells = list(lines.values())
     header = ["Method", "σ", *_alike(record["radius"] for record in records).values()]
-    over = "Certified accuracy (%) at L2 radius"
-    return Table(f"{over} (abstentions count as errors)", header, cells, _best(cells, range(2, len(header))), over)
+    standing_out = _best(cells, range(2, len(header))) if best else set()
+    return Table(f"{over} (abstentions count as errors)", header, cells, standing_out, over)
 
 
 def summary_table(records: Sequence[dict]) -> Table:
@@ -106,6 +144,8 @@ def summary_table(records: Sequence[dict]) -> Table:
     for heading, key in {"N0": "N0", "N": "N", "α": "alpha", "Split": "split"}.items():
         if any(record[key] is not None for record in records):
             columns[heading] = lambda record, key=key: UNKNOWN if record[key] is None else str(record[key])
+    if any(record["draws"] is not None for record in records):
+        columns["Draws per image"] = lambda record: UNKNOWN if record["draws"] is None else f"{record['draws']:.0f}"
     cells = [[show(record) for show in columns.values()] for record in records]
     title = "Average certified radius (ACR), share of abstentions, number of images and settings"
     return Table(title, list(columns), cells, _best(cells, [list(columns).index("ACR")]))

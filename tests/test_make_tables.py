@@ -62,6 +62,40 @@ def two(tmp_path) -> list[str]:
     return [f"AE-DS (ZO) 5% a_b|c={good}", f"none={worse}"]
 
 
+GROUPED_HEADER = f"{HEADER}\tdraws\tbound\tgroup_label\tgroup_predict\tgroup_radius"
+GROUPED = [  # three tumours: one certified to .6, one to .1 though its class abstains, one called healthy; two healthy
+    "0\t1\t1\t0.5\t1\t0:00:01.2\t300\ttop\tdisease\tdisease\t0.6",
+    "1\t0\t-1\t0.0\t0\t0:00:01.3\t900\ttop\tdisease\tdisease\t0.1",
+    "2\t0\t2\t0.9\t0\t0:00:01\t200\ttop\tdisease\thealthy\t0.9",
+    "3\t2\t2\t0.3\t1\t0:00:01\t400\trunner_up\thealthy\thealthy\t0.3",
+    "4\t2\t-1\t0.0\t0\t0:00:01\t200\ttop\thealthy\t-1\t0.0",
+]
+
+
+def test_certified_sensitivity_and_specificity(two, tmp_path):
+    path = write_tsv(tmp_path / "grouped.tsv", [], sigma=0.25, dataset="Brain_Tumor")
+    path.write_text("\n".join([GROUPED_HEADER, *GROUPED]) + "\n")
+    make_tables("--add", f"ours={path}", two[1], "--radii", 0, 0.25, 0.5, "--outdir", tmp_path / "out")
+    clinical = records(tmp_path / "out" / "certified_sensitivity.csv")
+    assert {line["name"] for line in clinical} == {"ours"}  # the other file knows no groups
+    rates = [(float(r["certified_sensitivity"]), float(r["certified_specificity"])) for r in clinical]
+    assert rates == [(pytest.approx(2 / 3), 0.5), (pytest.approx(1 / 3), 0.5), (pytest.approx(1 / 3), 0.0)]
+    assert (clinical[0]["disease_images"], clinical[0]["healthy_images"]) == ("3", "2")
+    assert float(clinical[0]["sensitivity_low"]) < 2 / 3 < float(clinical[0]["sensitivity_high"])
+    assert "66.7 / 50.0" in (tmp_path / "out" / "certified_sensitivity.md").read_text()
+    assert [line["draws"] for line in records(tmp_path / "out" / "summary.csv")] == ["400.0", ""]
+
+
+@pytest.mark.parametrize(("column", "value"), [("draws", "x"), ("group_predict", "ill"), ("group_radius", "-1")])
+def test_bad_group_columns_are_named(column, value, tmp_path, capsys):
+    fields = dict(zip(GROUPED_HEADER.split("\t"), GROUPED[0].split("\t"), strict=True)) | {column: value}
+    path = tmp_path / "sigma_0.25.tsv"
+    path.write_text("\n".join([GROUPED_HEADER, "\t".join(fields.values())]) + "\n")
+    code, message = fails(capsys, "--add", f"a={path}", "--outdir", tmp_path / "out")
+    assert code == 1
+    assert f"line 2: {column} must be" in message
+
+
 # ---- the contract ----------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +117,7 @@ def test_csv_files_hold_the_hand_computed_numbers(two, tmp_path, capsys):
     assert all(float(line["low"]) <= float(line["certified_accuracy"]) <= float(line["high"]) for line in accuracy)
 
     summary = records(out / "summary.csv")
-    assert list(summary[0]) == ["name", "sigma", "images", "acr", "abstain", "N0", "N", "alpha", "split"]
+    assert list(summary[0]) == ["name", "sigma", "images", "acr", "abstain", "N0", "N", "alpha", "split", "draws"]
     assert [float(line["acr"]) for line in summary] == pytest.approx([0.1875, 0.05])
     assert [(line["images"], line["abstain"], line["N"], line["split"]) for line in summary] == [
         ("4", "0.25", "1000", "test")
