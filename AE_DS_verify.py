@@ -11,29 +11,33 @@ group radius hold with probability 1 - alpha each. Settings go to <outfile>.json
 Draws stop as soon as every radius of --radii is proved or out of reach (--no-sequential: N for every image, as
 published). The same command again goes on where it was interrupted. Many workers: --shard 0/4 … --shard 3/4, or
 torchrun; then merge_certificates.py.
+
+    python AE_DS_verify.py --classifier … --pretrained_denoiser … --sigma 0.25 --predict slice.png folder/ scan.dcm
+
+certifies image files (pictures, DICOM, NIfTI): class or ABSTAIN, radius, group, its radius, draws; with --outfile also
+as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import shlex
 import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
+from tabulate import tabulate
 
 import cli
 import files
+from certification.certificate_file import shard_path
+from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import ImageDataset, dataset_info, get_dataset
-from evaluation.certificate_file import CertificateFile, shard_path, wanted_indices
+from datasets import dataset_info, get_dataset
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
 from models import Pipeline, hardware, load_pipeline, resolve_amp, select_device
 from smoothing.noise import KINDS
-from smoothing.rules import Certificate, round_down
 
 
 def get_args_parser() -> cli.Parser:
@@ -75,7 +79,9 @@ def get_args_parser() -> cli.Parser:
         help="exact: certificates hold in floating point; float: as published",
     )
     smoothing.add_argument("--batch", type=cli.positive_int, help="draws per forward pass (default: 32, on CUDA 1000)")
-    parser.add_argument("--outfile", type=Path, required=True,
+    parser.add_argument("--predict", type=Path, nargs="+", metavar="IMAGE",
+                        help="certify these files or folders instead of a split")  # fmt: skip
+    parser.add_argument("--outfile", type=Path,
                         help="the TSV; with several sigma, _sigma_0.25 … is put before its ending")  # fmt: skip
     parser.add_argument("--shard", type=cli.shard, metavar="I/K", help="only part I (from 0) of K; torchrun sets it")
     parser.add_common_flags()
@@ -84,64 +90,54 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
-    amp = resolve_amp(args.amp, device)
-    batch = args.batch or (1000 if device.type == "cuda" else 32)
     if args.N < args.N0:
         raise ValueError(f"--N {args.N}: must be at least --N0 ({args.N0})")
     if args.radii != sorted(set(args.radii)):
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
+    if args.outfile is None and not args.predict:
+        raise ValueError("--outfile is needed (or --predict IMAGE …)")
+
+    # ---- the pipeline, and what it is asked ----
+    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
+    settings = describe(args, pipeline, device)
+    if args.predict:
+        answers = [
+            answer
+            for sigma in args.sigma
+            for answer in certify_files(pipeline, {**settings, "sigma": sigma}, args.predict, device)
+        ]
+        rows = [["ABSTAIN" if value == Smooth.ABSTAIN else value for value in answer.values()] for answer in answers]
+        print(tabulate(rows, list(answers[0]), disable_numparse=True))
+        print(
+            f"L2 radii on the [0, 1] scale of the image at {pipeline.image_size} px, each with probability "
+            f"{1 - args.alpha:g}. Research only, no medical device."
+        )
+        if args.outfile is not None:
+            files.write_json(args.outfile, {"settings": settings, "answers": answers})
+            print(f"answers: {args.outfile}")
+        return
+
+    # ---- the images of a split: one TSV per sigma ----
+    dataset = get_dataset(
+        settings["dataset"], args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir
+    )
+    settings |= {
+        "split": args.split,
+        "manifest": dataset.manifest.digest,
+        "protocol": dataset.manifest.settings["protocol"],
+        "skip": args.skip,
+        "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
+    }
     shard = args.shard
     if shard is None and "WORLD_SIZE" in os.environ:
         shard = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-
-    # ---- the pipeline and its images ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
-    name = args.dataset or pipeline.dataset
-    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
-    if pipeline.num_classes != len(dataset.classes):
-        raise ValueError(
-            f"{args.classifier}: knows {pipeline.num_classes} classes, but {dataset.name} has {len(dataset.classes)}"
-        )
-
-    # ---- one TSV per sigma ----
-    if args.radius_tol is not None:
-        method = {"method": "planned", "radius_tol": args.radius_tol}
-    else:
-        method = {"method": "sequential", "radii": args.radii} if args.sequential else {"method": "fixed"}
+    settings["shard"] = "/".join(map(str, shard)) if shard else None
     for sigma in args.sigma:
-        settings = {
-            "dataset": dataset.name,
-            "split": args.split,
-            "manifest": dataset.manifest.digest,
-            "protocol": dataset.manifest.settings["protocol"],
-            "image_size": pipeline.image_size,
-            "channels": pipeline.channels,
-            "sigma": sigma,
-            "N0": args.N0,
-            "N": args.N,
-            "alpha": args.alpha,
-            **method,
-            "noise": args.noise,
-            "seed": args.seed,
-            "amp": amp,
-            "device": device.type,
-            "classifier": str(args.classifier),
-            "classifier_sha256": files.sha256(args.classifier),
-            "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-            "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-            "skip": args.skip,
-            "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
-            "shard": "/".join(map(str, shard)) if shard else None,
-            "batch": batch,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "hardware": hardware(device),
-            "torch": torch.__version__,
-        }
         outfile = args.outfile
         if len(args.sigma) > 1:
             outfile = outfile.with_name(f"{outfile.stem}_sigma_{sigma:g}{outfile.suffix}")
         outfile = shard_path(outfile, shard) if shard else outfile
-        certify_dataset(pipeline, dataset, settings, outfile, device)
+        certify_dataset(pipeline, dataset, {**settings, "sigma": sigma}, outfile, device)
         rows, _ = read_rows(outfile)
         print(
             f"sigma {sigma:g}: certified accuracy {certified_accuracy(rows, 0):.1%} at r = 0, "
@@ -150,55 +146,37 @@ def main(args: argparse.Namespace) -> None:
         )
 
 
-def certify_dataset(
-    pipeline: Pipeline, dataset: ImageDataset, settings: dict, outfile: Path, device: torch.device
-) -> None:
-    """Certify the images that `outfile` lacks, appending a line for each as soon as it is done."""
-    groups = dataset_info(dataset.name).groups
-    names, members = list(groups), list(groups.values())
-    group_of = {label: name for name, labels in groups.items() for label in labels}
-    extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else [])]
-    tsv = CertificateFile(outfile, settings, extra)
-    wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
-    smoothed = Smooth(
-        pipeline.at(settings["sigma"], settings["amp"]), pipeline.num_classes, settings["sigma"], settings["seed"],
-        settings["noise"],
-    )  # fmt: skip
-    certificates = smoothed.certify_images(
-        ((index, dataset[index][0].to(device)) for index in wanted), settings["N0"], settings["N"], settings["alpha"],
-        settings["batch"], settings.get("radii"), settings.get("radius_tol"), members,
-    )  # fmt: skip
-
-    def line(index: int, label: int, found: Certificate) -> list:
-        values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
-                  format_time(found.seconds), found.draws, "runner_up" if found.runner_up else "top"]  # fmt: skip
-        if groups:
-            answer = names[found.group] if found.group != Smooth.ABSTAIN else Smooth.ABSTAIN
-            values += [group_of[label], answer, shown(found.group_radius)]
-        return values
-
-    with tqdm(total=len(wanted), desc=f"certify sigma {settings['sigma']:g}", disable=None, unit="image") as progress:
-        correct, draws = 0, 0
-        try:
-            for count, (index, found) in enumerate(certificates, 1):
-                label = int(dataset.labels[index])
-                tsv.append(*line(index, label, found))
-                progress.update()
-                correct, draws = correct + (found.prediction == label), draws + found.draws
-                progress.set_postfix(certified=f"{correct / count:.1%}", draws=f"{draws / count:.0f}")
-        finally:
-            tsv.close()
-
-
-def shown(radius: float) -> str:
-    """Rounded down: a radius that is too large by half a digit is not proved."""
-    return f"{round_down(radius):.6f}"
-
-
-def format_time(seconds: float) -> str:
-    """`0:00:01.2`: hours, minutes, seconds with one digit."""
-    tenths = round(10 * seconds)
-    return f"{datetime.timedelta(seconds=tenths // 10)}.{tenths % 10}"
+def describe(args: argparse.Namespace, pipeline: Pipeline, device: torch.device) -> dict:
+    """The settings of a certification as they are kept beside its results."""
+    name = args.dataset or pipeline.dataset
+    classes = len(dataset_info(name).classes)
+    if pipeline.num_classes != classes:
+        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {classes}")
+    if args.radius_tol is not None:
+        method = {"method": "planned", "radius_tol": args.radius_tol}
+    else:
+        method = {"method": "sequential", "radii": args.radii} if args.sequential else {"method": "fixed"}
+    return {
+        "dataset": name,
+        "image_size": pipeline.image_size,
+        "channels": pipeline.channels,
+        "N0": args.N0,
+        "N": args.N,
+        "alpha": args.alpha,
+        **method,
+        "noise": args.noise,
+        "seed": args.seed,
+        "amp": resolve_amp(args.amp, device),
+        "device": device.type,
+        "classifier": str(args.classifier),
+        "classifier_sha256": files.sha256(args.classifier),
+        "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
+        "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
+        "batch": args.batch or (1000 if device.type == "cuda" else 32),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+    }
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import files
+from images import read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
@@ -292,15 +293,10 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
 
 def _decode_all(paths: list[Path], out: np.ndarray) -> None:
     """Decode and resize every file into `out` (uint8 `[N, C, H, W]`), in parallel (Pillow releases the GIL)."""
-    from PIL import Image
     from tqdm import tqdm
 
-    _, channels, height, width = out.shape
-
     def decode(index: int) -> None:
-        with Image.open(paths[index]) as image:
-            resized = image.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BICUBIC)
-        out[index] = np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
+        out[index] = to_array(read_image(paths[index]), out.shape[-1], out.shape[1])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         progress = tqdm(pool.map(decode, range(len(paths))), total=len(paths), desc="decode", disable=None, leave=False)

@@ -36,7 +36,7 @@ def get_args_parser() -> cli.Parser:
     flags.add_noise_flag(objective)
     flags.add_training_flags(
         parser,
-        lr=5e-4,
+        lr=3e-4,
         epochs=40,
         weight_decay=1e-4,
         dataset_help="name of a prepared data set (default: the one f was trained on)",

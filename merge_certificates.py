@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import cli
-from evaluation.certificate_file import merge
+from certification.certificate_file import merge
 
 
 def get_args_parser() -> cli.Parser:

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from datasets import DatasetInfo
+from images import PICTURES, read_image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 SOURCE_SPLITS = ("Training", "Testing")
 
 
@@ -54,7 +54,7 @@ def find_images(source: Path, info: DatasetInfo) -> list[Record]:
             class_name = spelled.get(class_folder.name.lower())
             if class_name is None:
                 raise ValueError(f"{class_folder}: unknown class; classes are {', '.join(info.classes)}")
-            images = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            images = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in PICTURES)
             if images:
                 seen.add(class_name)
             for path in images:
@@ -70,16 +70,13 @@ def find_images(source: Path, info: DatasetInfo) -> list[Record]:
 def read_images(records: Sequence[Record], source: Path) -> None:
     """Decode every image, in parallel, and fill in its size and fingerprint; a file that cannot be read is marked
     `excluded = "unreadable: …"`."""
-    from PIL import Image
     from tqdm import tqdm
 
     def read(record: Record) -> None:
         try:
-            with Image.open(source / record.path) as image:
-                pixels = image.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split()).replace(str(source / record.path), record.path)
-            record.excluded = f"unreadable: {reason}"
+            pixels = read_image(source / record.path)
+        except (OSError, ValueError) as error:
+            record.excluded = f"unreadable: {str(error).removeprefix(f'{source / record.path}: ')}"
             return
         record.width, record.height = pixels.size
         record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.certificate_file import CertificateFile, merge, shard_path, wanted_indices
+from certification.certificate_file import CertificateFile, merge, shard_path, wanted_indices
 from evaluation.certificates import read_rows
 
 SETTINGS = {"sigma": 0.25, "N": 100, "skip": 2, "end": 9, "shard": None}

@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import run_script
 
+from certification.certificate_file import CertificateFile
 from core import Smooth
 from datasets import get_dataset
-from evaluation.certificate_file import CertificateFile
 from evaluation.certificates import read_rows
 from models import load_pipeline
 
@@ -131,6 +131,25 @@ def test_group_columns_follow_the_table(verify):
         assert int(draws) <= 80
 
 
+def test_predict_answers_for_files_and_folders_alike(pipeline, data_dir, tmp_path, capsys):
+    images = sorted((data_dir / "Phantom_MRI").rglob("*.png"))[:3]
+    common = ("AE_DS_verify", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--sigma", 0.25,
+              "--N0", 20, "--N", 60, "--no-amp", "--predict")  # fmt: skip
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for image in images:
+        (folder / image.name).write_bytes(image.read_bytes())
+    run_script(*common, folder, "--outfile", tmp_path / "all.json")
+    shown = capsys.readouterr().out
+    together = json.loads((tmp_path / "all.json").read_text())["answers"]
+    assert len(together) == 3
+    assert all(Path(answer["file"]).name in shown for answer in together)
+    assert set(together[0]) == {"file", "sigma", "class", "radius", "group", "group_radius", "draws"}
+    run_script(*common, images[1], "--outfile", tmp_path / "one.json")
+    (alone,) = json.loads((tmp_path / "one.json").read_text())["answers"]
+    assert {**alone, "file": ""} == {**together[1], "file": ""}
+
+
 def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
     reference = answers(verify("whole.tsv"))
     append, calls = CertificateFile.append, []
@@ -178,6 +197,8 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails):
     fails(2, ("--sigma", "must be a number > 0, got 0.0"), "AE_DS_verify", "--sigma", 0.0, "--classifier", f)
     fails(2, ("--alpha",), *verify, "--classifier", f, "--alpha", 2)
     fails(2, ("required", "--classifier"), *verify)
+    fails(1, ("--outfile",), *verify[:-2], "--classifier", f)
+    fails(1, (tmp_path / "gone.png",), *verify, "--classifier", f, "--predict", tmp_path / "gone.png")
     fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
     fails(1, (d, "holds a denoiser (nafnet), but a classifier is needed"), *verify, "--classifier", d)
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
