@@ -28,7 +28,7 @@ out=${out:-runs/$dataset}
 mkdir -p "$out"
 
 case "$dataset" in # enough to see it work on phantoms; the recipe of results/ on real images
-    Phantom_MRI) classifier_epochs=30 mse_epochs=25 stability_epochs=15 N=500 skip=5 ;;
+    Phantom_MRI) classifier_epochs=30 mse_epochs=25 stability_epochs=15 N=1000 skip=5 ;;
     *) classifier_epochs=30 mse_epochs=40 stability_epochs=40 N=1000 skip=6 ;;
 esac
 
@@ -51,7 +51,7 @@ stage "Prepare the images: check, find duplicates, split" 1 \
 stage "Train the classifier that is to be protected" 1 \
     train_classifier.py --dataset "$dataset" --epochs $classifier_epochs --outdir "$out/classifier" --resume --device $device
 stage "Train a denoiser by reconstruction" 1 \
-    ds_main.py --dataset "$dataset" --noise_sd 0.1 0.6 --epochs $mse_epochs --outdir "$out/mse" --resume --device $device
+    ds_main.py --dataset "$dataset" --noise_sd 0.2 0.6 --epochs $mse_epochs --outdir "$out/mse" --resume --device $device
 stage "Train it end to end, so that the frozen classifier keeps its answers under noise" 1 \
     main_ds.py --dataset "$dataset" --classifier "$classifier" --pretrained_denoiser "$mse" --noise_sd 0.25 0.5 \
     --objective stability --mse_weight 10 --epochs $stability_epochs --outdir "$out/stability" --resume --device $device
@@ -60,7 +60,9 @@ stage "Draw what it does to noisy images" 1 \
     --device $device
 stage "Attack the classifier: a perturbation that nobody sees" 1 \
     attacks/generate.py --classifier "$classifier" --attack FGSM --eps 0.01 --device $device
-certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --N $N --skip $skip --device $device)
+radii=(0 0.25 0.5 0.75 1.0)
+certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --radii "${radii[@]}" --N $N --skip $skip
+    --device $device)
 stage "Certify the classifier alone" 2 \
     "${certify[@]}" --outfile "$out/certify/classifier.tsv"
 stage "Certify it behind the reconstruction denoiser" 2 \
@@ -73,9 +75,11 @@ for sigma in 0.25 0.5; do
         "+ stability denoiser=$out/certify/stability_sigma_$sigma.tsv")
 done
 stage "Make the tables and the figure" 1 \
-    make_tables.py --add "${tables[@]}" --radii 0 0.25 0.5 0.75 1.0 --outdir "$out/tables"
+    make_tables.py --add "${tables[@]}" --radii "${radii[@]}" --outdir "$out/tables"
 
-printf '\nCertified accuracy in %% of the test images, by L2 radius (n0 = 100, n = %s, alpha = 0.001, %d min %02d s):\n\n' \
+printf '\nBy L2 radius, in %% of the test images (n0 = 100, at most n = %s draws, alpha = 0.001, %d min %02d s):\n\n' \
     "$N" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
+cat "$out/tables/certified_sensitivity.md"
+echo
 cat "$out/tables/certified_accuracy.md"
 printf '\nFigure: %s\n' "$out/tables/certified_accuracy.png"
