@@ -259,6 +259,11 @@ def random_affine(
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
 
 
+def random_changes(images: Tensor) -> Tensor:
+    """What a classifier must not mind in `[B, C, H, W]`: where the head lies, and how bright its tissues are."""
+    return random_contrast(random_affine(images))
+
+
 def random_contrast(images: Tensor, gamma: float = 0.3, gain: float = 0.2) -> Tensor:
     """`gain · x^gamma` of each image of `[B, C, H, W]`, clamped to [0, 1]: scanners and window settings differ.
 

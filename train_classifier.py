@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 import cli
-from datasets import dataset_info, get_dataset, get_loader, random_affine, random_contrast
+from datasets import dataset_info, get_dataset, get_loader, random_changes
 from models import build, prepare
 from models.classifiers import load_weights
 from training import flags, losses, validation
@@ -47,11 +47,7 @@ def main(args: argparse.Namespace) -> None:
         split: get_dataset(args.dataset, split, args.image_size, args.protocol, args.channels, args.data_dir)
         for split in ("train", "val")
     }
-
-    def augment(images):  # where the head lies, and how bright its tissues are
-        return random_contrast(random_affine(images))
-
-    train_loader = get_loader(data["train"], args.batch, True, args.workers, augment if args.augment else None)
+    train_loader = get_loader(data["train"], args.batch, True, args.workers, random_changes if args.augment else None)
     val_loader = get_loader(data["val"], args.batch)
 
     # ---- model ----
