@@ -12,10 +12,15 @@ from torch import nn
 
 
 def select_device(name: str) -> torch.device:
-    """`auto` (CUDA where present), `cpu` or `cuda`. Raises ValueError if CUDA is asked for and missing."""
+    """`auto` (CUDA where present), `cpu` or `cuda`; under torchrun each process gets a GPU of its own.
+
+    Raises ValueError if CUDA is asked for and missing.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
 
 
 def bf16_is_fast(device: torch.device | str) -> bool:
