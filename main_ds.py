@@ -16,7 +16,7 @@ import torch
 
 import cli
 import files
-from datasets import get_dataset, get_loader, random_changes
+from datasets import get_dataset, get_loader, random_affine
 from models import build, load_model, names, prepare
 from training import flags, losses, validation
 from training.engine import fit
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
     train_data, val_data = (
         get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir) for split in ("train", "val")
     )
-    train_loader = get_loader(train_data, args.batch, True, args.workers, random_changes if args.augment else None)
+    train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- training ----
