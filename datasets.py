@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import files
-from images import read_image, to_array
+from images import RESAMPLING, read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
@@ -285,7 +285,7 @@ def _collate(samples: Sequence[tuple[Tensor, int]], transform: Callable[[Tensor]
 def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: int, channels: int) -> np.ndarray:
     """uint8 `[N, C, H, W]` of `rows`, memory-mapped from the cache, which is built when it is missing."""
     key = hashlib.sha256("\n".join(f"{row['path']} {row['sha256']}" for row in rows).encode()).hexdigest()[:12]
-    path = manifest.path.parent / "cache" / f"{image_size}px_{channels}ch_{key}.npy"
+    path = manifest.path.parent / "cache" / f"{image_size}px_{channels}ch_{RESAMPLING.name.lower()}_{key}.npy"
     if not path.is_file():
         root = Path(manifest.settings["source"])
         with files.replacing(path) as temporary:
