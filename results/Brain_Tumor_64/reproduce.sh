@@ -14,7 +14,7 @@ best=best.pth.tar
 python prepare_data.py --dataset Brain_Tumor --source "$source" --protocol stratified
 classify=(train_classifier.py --dataset Brain_Tumor --optimizer SGD --lr 0.05 --weight_decay 5e-4 --resume)
 python "${classify[@]}" --epochs 50 --outdir $out/classifier
-python ds_main.py --dataset Brain_Tumor --noise_sd 0.2 1.1 --epochs 60 --outdir $out/mse --resume
+python ds_main.py --dataset Brain_Tumor --noise_sd 0.2 1.1 --epochs 40 --outdir $out/mse --resume
 stability=(--dataset Brain_Tumor --classifier $out/classifier/$best --pretrained_denoiser $out/mse/$best --mse_weight 10
     --lr 3e-4 --resume)
 python main_ds.py "${stability[@]}" --noise_sd 0.25 --epochs 40 --outdir $out/stability_0.25
