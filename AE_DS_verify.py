@@ -79,6 +79,8 @@ def get_args_parser() -> cli.Parser:
         help="exact: certificates hold in floating point; float: as published",
     )
     smoothing.add_argument("--batch", type=cli.positive_int, help="draws per forward pass (default: 32, on CUDA 1000)")
+    smoothing.add_argument("--compile", action="store_true",
+                           help="torch.compile the pipeline: a minute or two first, then faster draws")  # fmt: skip
     parser.add_argument("--predict", type=Path, nargs="+", metavar="IMAGE",
                         help="certify these files or folders instead of a split")  # fmt: skip
     parser.add_argument("--outfile", type=Path,
@@ -167,6 +169,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, device: torch.device)
         "noise": args.noise,
         "seed": args.seed,
         "amp": resolve_amp(args.amp, device),
+        "compile": args.compile,
         "device": device.type,
         "classifier": str(args.classifier),
         "classifier_sha256": files.sha256(args.classifier),

@@ -22,7 +22,7 @@ def certify(
     pipeline: Pipeline, settings: dict, images: Iterable[tuple[int, torch.Tensor]]
 ) -> Iterator[tuple[int, Certificate]]:
     """(index, image) → (index, certificate), as the settings say."""
-    base_classifier = pipeline.at(settings["sigma"], settings["amp"])
+    base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
     return smoothed.certify_images(
         images, settings["N0"], settings["N"], settings["alpha"], settings["batch"], settings.get("radii"),

@@ -109,11 +109,16 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = _gate(self.depthwise(self.expand1(self.norm1(x))))
         h = h * self.attention(h.mean(dim=(2, 3), keepdim=True))
-        x = x + self.project1(h) * self.scale1
+        x = x + _scaled(self.project1, self.scale1, h)
         h = _gate(self.expand2(self.norm2(x)))
-        return x + self.project2(h) * self.scale2
+        return x + _scaled(self.project2, self.scale2, h)
 
 
 def _gate(x: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=1)
     return a * b
+
+
+def _scaled(projection: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """`projection(x) * scale`, with the scale put on the weights: there are far fewer of them than values of x."""
+    return F.conv2d(x, projection.weight * scale.view(-1, 1, 1, 1), projection.bias * scale.view(-1))

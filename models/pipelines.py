@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.device import autocast
+from models.inference import frozen
 from models.registry import load_model
 
 
@@ -49,16 +50,22 @@ class Pipeline:
     channels: int
     num_classes: int
 
-    def at(self, noise_sd: float, amp: bool = False) -> nn.Module:
-        """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`."""
-        if self.denoiser is None:
-            return Autocast(self.classifier, amp)
-        return Autocast(DenoisedClassifier(self.denoiser, self.classifier, noise_sd), amp)
+    def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
+        """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
+        by torch.compile, for batches of one shape."""
+        base = self.classifier
+        if self.denoiser is not None:
+            base = DenoisedClassifier(self.denoiser, self.classifier, noise_sd)
+        base = Autocast(base, amp)
+        return torch.compile(base, dynamic=False) if compiled else base
 
 
 def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device | str = "cpu") -> Pipeline:
-    """Load the frozen parts in eval mode. Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds
-    another kind of model, or the parts do not fit each other."""
+    """Load the parts, frozen (`models.inference`).
+
+    Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
+    fit each other.
+    """
     f, made = load_model(classifier, "classifier", device)
     kwargs = made["arch_kwargs"]
     d = None
@@ -69,6 +76,5 @@ def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device 
                 f"{denoiser}: made for {trained['arch_kwargs']['channels']} channel(s), "
                 f"but the classifier {classifier} takes {kwargs['channels']}"
             )
-        d.requires_grad_(False)
-    f.requires_grad_(False)
-    return Pipeline(f, d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])
+        d = frozen(d)
+    return Pipeline(frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])

@@ -56,5 +56,10 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError:
+        if kind == "classifier" and not {"0.mean", "0.std"} <= set(checkpoint["state_dict"]):
+            raise ValueError(
+                f"{path}: holds no normalisation (0.mean, 0.std); a classifier must be Sequential(Normalize, net), "
+                "so that noise and radii are on the [0, 1] scale of its images"
+            ) from None
         raise ValueError(f"{path}: its weights do not fit the architecture {arch} that it names") from None
     return prepare(model, device).eval(), checkpoint

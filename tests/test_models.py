@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
+from models.denoisers import NAFBlock
+from models.inference import frozen
 from models.normalize import Normalize
 
 
@@ -125,9 +128,58 @@ def test_pipeline_is_the_composition(pipeline):
         expected = loaded.classifier(loaded.denoiser(x, 0.3))
         torch.testing.assert_close(loaded.at(0.3)(x), expected)
         torch.testing.assert_close(DenoisedClassifier(loaded.denoiser, loaded.classifier, 0.3)(x), expected)
+        with torch.compiler.set_stance("force_eager"):  # the way there, without minutes of compilation
+            torch.testing.assert_close(loaded.at(0.3, compiled=True)(x), expected)
         alone = load_pipeline(pipeline["classifier"], None)
         torch.testing.assert_close(alone.at(0.3)(x), loaded.classifier(x))
     assert (loaded.dataset, loaded.image_size, loaded.channels, loaded.num_classes) == ("Phantom_MRI", 32, 3, 4)
+
+
+def test_frozen_networks_compute_the_same():
+    """Batch norms are folded away where they follow a convolution, and only there."""
+    torch.manual_seed(0)
+    for net, size, folds in (
+        (build("resnet18", num_classes=4, image_size=64), 64, True),
+        (build("densenet121", num_classes=4, image_size=64), 64, False),  # norms that come before convolutions
+        (build("dncnn", channels=1, depth=4, width=8), 16, True),
+    ):
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 1.5)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        x = torch.rand(2, 1 if size == 16 else 3, size, size)
+        with torch.no_grad():
+            expected = net.eval()(x)
+            fast = frozen(net)
+            torch.testing.assert_close(fast(x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+        assert any(isinstance(module, nn.BatchNorm2d) for module in fast.modules()) != folds
+        assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+def test_nafnet_scales_its_residuals():
+    """The scale on the weights of the projection is the scale on its output."""
+    torch.manual_seed(0)
+    block = NAFBlock(8)
+    nn.init.normal_(block.scale1)
+    nn.init.normal_(block.scale2)
+    x = torch.randn(2, 8, 5, 5)
+    gate = lambda h: h[:, :8] * h[:, 8:]  # noqa: E731
+    h = gate(block.depthwise(block.expand1(block.norm1(x))))
+    y = x + block.project1(h * block.attention(h.mean((2, 3), keepdim=True))) * block.scale1
+    expected = y + block.project2(gate(block.expand2(block.norm2(y)))) * block.scale2
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_a_classifier_without_normalisation(pipeline, tmp_path):
+    checkpoint = torch.load(pipeline["classifier"], weights_only=True)
+    checkpoint["state_dict"] = {k.removeprefix("1."): v for k, v in checkpoint["state_dict"].items() if k[0] != "0"}
+    torch.save(checkpoint, tmp_path / "raw.pth.tar")
+    with pytest.raises(ValueError, match=r"raw\.pth\.tar: holds no normalisation"):
+        load_model(tmp_path / "raw.pth.tar", "classifier")
 
 
 def test_parts_must_fit(pipeline, tmp_path):

@@ -1,0 +1,21 @@
+"""A frozen network as it is run: nothing of its training is left in it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """`model` (on its device, channels-last) in eval mode without gradients for its parameters, each batch norm folded
+    into the convolution before it: the same function up to rounding, in fewer operations.
+
+    A network that torch.fx cannot trace keeps its batch norms.
+    """
+    model = model.eval().requires_grad_(False)
+    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        with contextlib.suppress(fx.proxy.TraceError):
+            model = fuse(model)
+    return model
