@@ -20,6 +20,7 @@ ALLOWED = {
     "attacks/generate": {"attacks", "models", "datasets"},
     "evaluate": {"evaluation", "core", "models", "datasets"},
     "make_tables": {"evaluation"},
+    "benchmarks": {"core", "smoothing", "models", "datasets"},
     "core": {"smoothing"},
     "smoothing": set(),
     "cli": set(),

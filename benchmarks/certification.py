@@ -1,0 +1,203 @@
+"""Certification against the published loop, side by side in one run: images per hour, levers, shares, memory.
+
+    python -m benchmarks.certification --classifier runs/Phantom_MRI/classifier/best.pth.tar \\
+        --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --outfile results/benchmarks/certification.json
+
+The published loop (Cohen et al. 2019, as its pseudo-code reads: one image at a time, float32, n draws for every image)
+is timed on --published_draws draws per image and scaled to n: its cost is linear in n. Ours is `Smooth.certify_images`
+as AE_DS_verify.py runs it, timed in full. Certified accuracies: votes of --fixed_n draws per image are counted, then
+both rules are replayed --replays times on votes drawn with those frequencies, for every N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import cli
+import files
+from benchmarks.passes import Levers, milliseconds_per_draw, peak_flops, time_levers
+from benchmarks.published import certify_as_published
+from core import Smooth
+from datasets import get_dataset
+from models import DenoisedClassifier, hardware, load_model, load_pipeline, resolve_amp, select_device
+from smoothing.engine import count_votes
+from smoothing.noise import Noise
+from smoothing.rules import FixedDraws, Question, SequentialDraws, reaches
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_pipeline_flags()
+    parser.add_argument("--sigma", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
+    parser.add_argument("--N0", type=cli.positive_int, default=100)
+    parser.add_argument("--N", type=cli.positive_int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--alpha", type=cli.probability, default=0.001)
+    parser.add_argument("--radii", type=cli.non_negative_float, nargs="+", default=[0.0, 0.25, 0.5, 0.75])
+    parser.add_argument("--images", type=cli.positive_int, default=20, help="how many, spread over the split")
+    parser.add_argument("--batch", type=cli.positive_int, help="of ours (default: 32, on CUDA 1000)")
+    parser.add_argument("--published_batch", type=cli.positive_int, help="of theirs (default: 100, on CUDA 1000)")
+    parser.add_argument("--published_draws", type=cli.positive_int, default=200, help="draws it is timed on, per image")
+    parser.add_argument("--fixed_n", type=cli.positive_int, default=10_000, help="draws behind the accuracies")
+    parser.add_argument("--replays", type=cli.positive_int, default=20)
+    parser.add_argument("--seconds", type=cli.positive_float, default=3.0, help="to time one forward pass for")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too")
+    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_common_flags()
+    return parser
+
+
+# ---- the same decisions ----------------------------------------------------------------------------------------------
+
+
+def replayed_accuracies(
+    frequencies: np.ndarray, labels: np.ndarray, question: Question, n0: int, n: int, radii: Sequence[float],
+    replays: int,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Certified accuracy (%) at each radius, of the published rule and of ours, on votes drawn with `frequencies`
+    `[images, K]`."""
+    rng = np.random.default_rng(0)
+    rules = {
+        "published": FixedDraws(Question(question.sigma, question.alpha), n),
+        "ours": SequentialDraws(question, n, radii),
+    }
+    hits = {name: np.zeros(len(radii)) for name in rules}
+    for p, label in zip(frequencies, labels, strict=True):
+        for _ in range(replays):
+            for name, rule in rules.items():
+                course, counts, found = rule.begin(rng.multinomial(n0, p)), np.zeros(len(p), dtype=int), None
+                while found is None:
+                    counts = counts + rng.multinomial(course.next_look - counts.sum(), p)
+                    found = course.look(counts)
+                hits[name] += [found.prediction == label and reaches(found.radius, r) for r in radii]
+    return {name: (100 * count / (len(labels) * replays)).tolist() for name, count in hits.items()}
+
+
+def time_ours(
+    base: Callable, num_classes: int, images: list, labels: np.ndarray, n: int, args: argparse.Namespace
+) -> dict:
+    """One full run of `Smooth.certify_images`, with the time that the network itself takes of it."""
+    inside, device = 0.0, images[0][1].device
+
+    def timed(x: Tensor) -> Tensor:
+        nonlocal inside
+        began = time.perf_counter()
+        scores = base(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        inside += time.perf_counter() - began
+        return scores
+
+    smoothed, began = Smooth(timed, num_classes, args.sigma, args.seed, "exact"), time.perf_counter()
+    certificates = smoothed.certify_images(images, args.N0, n, args.alpha, args.batch, args.radii)
+    found = dict(tqdm(certificates, desc=f"ours, N = {n}", total=len(images), disable=None))
+    seconds, draws = time.perf_counter() - began, sum(certificate.draws for certificate in found.values())
+    answers = [(found[index], label) for (index, _), label in zip(images, labels, strict=True)]
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {
+        "N": n,
+        "images/h": 3600 * len(images) / seconds,
+        "draws/image": draws / len(images),
+        "ms/draw": 1000 * seconds / draws,
+        "model share": inside / seconds,
+        "peak MiB": memory,
+        "certified %": [
+            100 * float(np.mean([c.prediction == label and reaches(c.radius, r) for c, label in answers]))
+            for r in args.radii
+        ],
+    }
+
+
+def time_published(base: Callable, num_classes: int, images: list, args: argparse.Namespace) -> float:
+    """Seconds per draw of the published loop."""
+    began = time.perf_counter()
+    for _, x in tqdm(images, desc="published", disable=None):
+        certify_as_published(
+            base, num_classes, x, args.sigma, 1, args.published_draws - 1, args.alpha, args.published_batch
+        )
+    return (time.perf_counter() - began) / len(images) / args.published_draws
+
+
+def main(args: argparse.Namespace) -> None:
+    device = select_device(args.device)
+    amp = resolve_amp(args.amp, device)
+    args.batch = args.batch or (1000 if device.type == "cuda" else 32)
+    args.published_batch = args.published_batch or (1000 if device.type == "cuda" else 100)
+    result = {
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+    }
+
+    # ---- the same networks, as published and as we run them ----
+    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
+    plain = load_model(args.classifier, "classifier", device)[0]
+    if args.pretrained_denoiser:
+        denoiser = load_model(args.pretrained_denoiser, "denoiser", device)[0]
+        plain = DenoisedClassifier(denoiser, plain, args.sigma)
+    plain = plain.to(memory_format=torch.contiguous_format)
+    name = args.dataset or pipeline.dataset
+    data = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    indices = np.linspace(0, len(data) - 1, args.images).astype(int).tolist()
+    images = [(index, data[index][0].to(device)) for index in indices]
+    labels, shape, num_classes = data.labels.numpy()[indices], tuple(images[0][1].shape), pipeline.num_classes
+
+    # ---- images per hour; ours first, so that the peak memory is ours ----
+    base = pipeline.at(args.sigma, amp, args.compile)
+    ours = Levers(args.batch, torch.channels_last)
+    milliseconds_per_draw(base, shape, ours, device, args.seconds)  # warms up, compiles
+    result["images per hour"] = [time_ours(base, num_classes, images, labels, n, args) for n in args.N]
+    per_draw = time_published(plain, num_classes, images, args)
+    for row in result["images per hour"]:
+        row["published images/h"] = 3600 / (per_draw * (args.N0 + row["N"]))
+        row["ratio"] = row["images/h"] / row["published images/h"]
+    result["published ms/draw"] = 1000 * per_draw
+    shown = [{key: value for key, value in row.items() if key != "certified %"} for row in result["images per hour"]]
+    print(tabulate(shown, headers="keys", floatfmt=".4g"))
+
+    # ---- where it comes from: the levers of one pass, and how far the hardware's limit is ----
+    result["levers, ms/draw"] = time_levers(
+        plain, shape, device, args.published_batch, args.batch, amp, args.compile, args.seconds
+    )
+    print(tabulate(result["levers, ms/draw"], headers="keys", floatfmt=".3f"))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        plain(torch.rand(1, *shape, device=device))
+    flops, peak = counter.get_total_flops(), peak_flops(device, torch.bfloat16 if amp else torch.float32)
+    result["floor"] = {"flops/draw": flops, "peak flop/s": peak, "ms/draw": 1000 * flops / peak}
+    print(f"{flops / 1e6:.0f} MFLOP per draw at {peak / 1e9:.0f} GFLOP/s: at least {1000 * flops / peak:.3f} ms")
+
+    # ---- the same decisions ----
+    counts = np.zeros((len(images), num_classes), dtype=int)
+    for row, (index, x) in enumerate(tqdm(images, desc=f"{args.fixed_n} draws", disable=None)):
+        noise = Noise(x, args.sigma, args.seed + 1, index, "exact")
+        for first in range(0, args.fixed_n, args.batch):
+            counts[row] += count_votes(base, noise.noisy(first, min(args.batch, args.fixed_n - first)), num_classes)[0]
+    result["votes"] = {"index": indices, "label": labels.tolist(), "counts": counts.tolist()}
+    result["replayed"] = []
+    question = Question(args.sigma, args.alpha, runner_up=True)
+    for n in args.N:
+        frequencies = counts / counts.sum(1, keepdims=True)
+        found = replayed_accuracies(frequencies, labels, question, args.N0, n, args.radii, args.replays)
+        gap = float(np.abs(np.subtract(found["ours"], found["published"])).max())
+        result["replayed"].append({"N": n, "radii": args.radii, **found, "largest gap": gap})
+        table = [[name, *values] for name, values in found.items()]
+        print(tabulate(table, headers=[f"certified %, N = {n}, r =", *args.radii], floatfmt=".2f"))
+    files.write_json(args.outfile, result)
+    print(f"raw: {args.outfile}")
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)

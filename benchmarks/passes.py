@@ -1,0 +1,94 @@
+"""One forward pass of a base classifier: what it costs with each lever, and what the hardware could do at best."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models import DenoisedClassifier, autocast
+from models.inference import frozen
+
+
+@dataclasses.dataclass(frozen=True)
+class Levers:
+    """How a pass is made. The defaults are the published one."""
+
+    batch: int
+    layout: torch.memory_format = torch.contiguous_format
+    amp: bool = False
+    fold: bool = False
+    compiled: bool = False
+
+    def put_on(self, base: nn.Module) -> Callable[[Tensor], Tensor]:
+        """`base` (left as it is) as these levers run it."""
+        base = copy.deepcopy(base).eval().requires_grad_(False)
+        if self.fold and isinstance(base, DenoisedClassifier):
+            base.denoiser, base.classifier = frozen(base.denoiser), frozen(base.classifier)
+        elif self.fold:
+            base = frozen(base)
+        base = base.to(memory_format=self.layout)
+
+        def run(x: Tensor) -> Tensor:
+            with autocast(x.device, self.amp):
+                return base(x).float()
+
+        return torch.compile(run, dynamic=False) if self.compiled else run
+
+
+def milliseconds_per_draw(
+    base: Callable[[Tensor], Tensor], shape: Sequence[int], levers: Levers, device: torch.device, seconds: float
+) -> float:
+    """The best of the passes of `base` that fit into `seconds`, over random images of `shape` `[C, H, W]`."""
+    x = torch.rand(levers.batch, *shape, device=device).contiguous(memory_format=levers.layout)
+    best = float("inf")
+    with torch.inference_mode():
+        base(x).argmax(1).cpu()  # warms up, compiles
+        until = time.perf_counter() + seconds
+        while best == float("inf") or time.perf_counter() < until:
+            began = time.perf_counter()
+            base(x).argmax(1).cpu()
+            best = min(best, time.perf_counter() - began)
+    return 1000 * best / levers.batch
+
+
+def time_levers(
+    base: nn.Module, shape: Sequence[int], device: torch.device, published_batch: int, batch: int, amp: bool,
+    compiled: bool, seconds: float,
+) -> list[dict]:  # fmt: skip
+    """ms per draw of the published pass, of each lever alone, and with the ones before it."""
+    changes = {
+        "published": {},
+        "channels-last": {"layout": torch.channels_last},
+        "bfloat16": {"amp": amp},
+        f"batch {batch}": {"batch": batch},
+        "batch norms folded": {"fold": True},
+    }
+    if compiled:
+        changes["torch.compile"] = {"compiled": True}
+
+    def measure(levers: Levers) -> float:
+        return milliseconds_per_draw(levers.put_on(base), shape, levers, device, seconds)
+
+    plain = together = Levers(published_batch)
+    rows = []
+    for name, change in changes.items():
+        together = dataclasses.replace(together, **change)
+        alone = measure(dataclasses.replace(plain, **change))
+        rows.append({"lever": name, "alone": alone, "with those before": measure(together)})
+    return rows
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product: what the hardware can do at best."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, best = torch.rand(size, size, device=device, dtype=dtype), float("inf")
+    for _ in range(10):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best

@@ -1,0 +1,52 @@
+"""The benchmarks run, and compare with what was published. What they measure is not tested: it belongs in results/."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+from scipy.stats import norm
+
+from benchmarks.certification import replayed_accuracies
+from benchmarks.published import certify_as_published
+from smoothing.rules import Question
+
+
+def test_published_loop_on_a_plane():
+    """x is one sigma away from the boundary: p_A = Φ(1), and the radius is a little less than sigma."""
+    torch.manual_seed(0)
+
+    def plane(x):
+        side = x.flatten(1).sum(1) - 3.5
+        return torch.stack([-side, side], dim=1)
+
+    x = torch.full((1, 2, 2), 1.0)  # distance to the plane: (4 - 3.5) / 2
+    found, radius = certify_as_published(plane, 2, x, 0.25, 100, 20_000, 0.001, 1000)
+    assert found == 1
+    assert 0.23 < radius <= 0.25
+
+
+def test_replayed_rules_agree_where_nothing_is_close():
+    frequencies = np.array([[1.0, 0.0, 0.0], [0.2, 0.8, 0.0], [0.1, 0.0, 0.9]])
+    labels = np.array([0, 1, 0])
+    question = Question(0.25, 0.001, runner_up=True)
+    found = replayed_accuracies(frequencies, labels, question, 100, 10_000, [0.0, 0.25 * norm.ppf(0.9), 0.75], 3)
+    assert found["published"] == found["ours"] == pytest.approx([200 / 3, 100 / 3, 100 / 3])
+
+
+def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
+    out = tmp_path / "benchmark.json"
+    run_script("benchmarks.certification", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
+               "--data_dir", data_dir, "--N", 40, 80, "--N0", 10, "--images", 3, "--published_draws", 10,
+               "--fixed_n", 20, "--replays", 2, "--published_batch", 10, "--batch", 10, "--seconds", 0.01, "--outfile", out)  # fmt: skip
+    result = json.loads(out.read_text())
+    for row in result["images per hour"]:
+        assert row["ratio"] == pytest.approx(row["images/h"] / row["published images/h"])
+        assert 0 < row["model share"] < 1
+        assert row["draws/image"] <= 10 + row["N"]
+    assert np.sum(result["votes"]["counts"], axis=1).tolist() == [20, 20, 20]
+    assert result["levers, ms/draw"][0]["lever"] == "published"
+    assert [row["N"] for row in result["replayed"]] == [40, 80]
