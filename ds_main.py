@@ -14,9 +14,10 @@ import torch
 
 import cli
 import files
-from datasets import get_dataset, get_loader, random_affine
+from datasets import get_dataset, get_loader
 from models import autocast, build, load_model, names, prepare
 from training import flags, losses, validation
+from training.augmentation import random_affine
 from training.engine import fit
 from training.noise import add_fixed_noise, add_noise, noise_range
 from training.run_directory import RunDirectory

@@ -16,9 +16,10 @@ import torch
 
 import cli
 import files
-from datasets import get_dataset, get_loader, random_affine
+from datasets import get_dataset, get_loader
 from models import build, load_model, names, prepare
 from training import flags, losses, validation
+from training.augmentation import random_affine
 from training.engine import fit
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory

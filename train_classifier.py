@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 
 import cli
-from datasets import dataset_info, get_dataset, get_loader, random_changes
+from datasets import dataset_info, get_dataset, get_loader
 from models import build, prepare
 from models.classifiers import load_weights
 from training import flags, losses, validation
+from training.augmentation import random_changes
 from training.engine import fit
 from training.noise import add_noise
 from training.run_directory import RunDirectory

@@ -40,8 +40,9 @@ def test_replayed_rules_agree_where_nothing_is_close():
 def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     out = tmp_path / "benchmark.json"
     run_script("benchmarks.certification", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
-               "--data_dir", data_dir, "--N", 40, 80, "--N0", 10, "--images", 3, "--published_draws", 10,
-               "--fixed_n", 20, "--replays", 2, "--published_batch", 10, "--batch", 10, "--seconds", 0.01, "--outfile", out)  # fmt: skip
+               "--data_dir", data_dir, "--N0", 10, "--N", 40, 80, "--images", 3, "--batch", 10, "--published_batch", 10,
+               "--published_draws", 10, "--fixed_n", 20, "--replays", 2, "--seconds", 0.01,
+               "--outfile", out)  # fmt: skip
     result = json.loads(out.read_text())
     for row in result["images per hour"]:
         assert row["ratio"] == pytest.approx(row["images/h"] / row["published images/h"])
