@@ -1,0 +1,207 @@
+"""Zeroth-order gradient estimates: `∇_z ℓ(z)` from values of ℓ alone, for a classifier that may only be queried.
+
+Every estimator is `(loss_at, z, mu, q, generator) → (gradient, queries)`:
+
+    loss_at   points `[B, P, *S]` → losses `[B, P]` in float32: P points for each of B samples, which may each have a
+              target of their own (`in_batches` makes one from a loss per sample)
+    z         `[B, *S]`, where the gradients are wanted; d numbers per sample
+    mu        μ, the step of the finite differences
+    q         number of directions per sample
+    generator of the random directions, on z's device
+    block     directions that are in memory at once, per sample
+    gradient  `[B, *S]` float32
+    queries   evaluations of ℓ per sample
+
+Directions are unit vectors. With u uniform on the sphere, `E[d ⟨∇ℓ, u⟩ u] = ∇ℓ`: the factor d/q makes a mean over q of
+them unbiased for small μ. Sources: Liu et al. 2020 (survey); Zhang et al., "How to robustify black-box ML models? A
+zeroth-order optimization perspective", ICLR 2022, eq. 4 (RGE) and 5 (CGE).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from scipy.fft import idctn
+from torch import Tensor
+
+LossAt = Callable[[Tensor], Tensor]
+BLOCK = 64
+
+
+def in_batches(loss: Callable[[Tensor, Tensor], Tensor], batch: int) -> LossAt:
+    """`loss_at` from `loss(points [N, *S], sample [N]) → [N]`, where `sample` says whose points they are; at most
+    `batch` points per call, without gradients."""
+
+    @torch.no_grad()
+    def loss_at(points: Tensor) -> Tensor:
+        count, per_sample = points.shape[:2]
+        flat = points.flatten(0, 1)
+        sample = torch.arange(count, device=points.device).repeat_interleave(per_sample)
+        losses = [loss(*part).float() for part in zip(flat.split(batch), sample.split(batch), strict=True)]
+        return torch.cat(losses).view(count, per_sample)
+
+    return loss_at
+
+
+# ---- estimators ------------------------------------------------------------------------------------------------------
+
+
+def rge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """Random gradient estimate as published: `d/q Σ_i (ℓ(z + μu_i) - ℓ(z)) / μ · u_i`, u_i independent and uniform on
+    the sphere; q + 1 queries. Its relative error is about `sqrt(d/q)`."""
+    return _scaled(_forward(loss_at, z, mu, _spherical(z, q, generator, block)), _dimension(z) / q)
+
+
+def rge_antithetic(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """`rge` from both sides, `(ℓ(z + μu) - ℓ(z - μu)) / 2μ`: a bias of order μ² in place of μ, for 2q queries."""
+    return _scaled(_central(loss_at, z, mu, _spherical(z, q, generator, block)), _dimension(z) / q)
+
+
+def rge_orthogonal(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """`rge` with orthonormal directions, uniformly rotated (QR of a Gaussian matrix): no direction repeats what another
+    has told, and q = d gives the whole gradient; q + 1 queries, q <= d. Relative error `sqrt(d/q - 1)`
+    (Kozak et al. 2021, "A stochastic subspace approach to gradient-free optimization")."""
+    directions = _orthonormal(_gaussian(z, q, generator)).split(block, dim=1)
+    return _scaled(_forward(loss_at, z, mu, directions), _dimension(z) / q)
+
+
+def cge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """Coordinate-wise gradient estimate as published: `Σ_k (ℓ(z + μe_k) - ℓ(z - μe_k)) / 2μ · e_k` over all d
+    coordinates (q = d, 2d queries); with q < d over q coordinates at random, times d/q."""
+    return _scaled(_central(loss_at, z, mu, _coordinates(z, q, generator, block)), _dimension(z) / q)
+
+
+def cge_forward(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """`cge` from one side: q + 1 queries."""
+    return _scaled(_forward(loss_at, z, mu, _coordinates(z, q, generator, block)), _dimension(z) / q)
+
+
+def dct(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    """The gradient's part in the q lowest frequencies of images z `[B, C, H, W]`: forward differences along cosines,
+    orthonormal and the same for every sample; q + 1 queries. What the gradient holds above them is left out, in place
+    of an autoencoder's bottleneck."""
+    basis = low_frequencies(tuple(z.shape[1:]), q).to(z.device).unsqueeze(0)
+    return _forward(loss_at, z, mu, basis.split(block, dim=1))
+
+
+def guided(surrogate: Callable[[Tensor], Tensor]) -> Callable:
+    """The estimator whose first direction is a surrogate's gradient `surrogate(z) [B, *S]`, and whose other q - 1 are
+    orthonormal to it and to each other; q + 1 queries. After P-RGF (Cheng et al. 2019) and guided evolution strategies
+    (Maheswaranathan et al. 2019); the part outside the directions is left out and not made up for by a factor: that
+    minimises the squared error, and keeps the surrogate's part from being drowned."""
+
+    def estimate(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+        first = surrogate(z).detach().float().flatten(1).unsqueeze(1)
+        directions = _orthonormal(torch.cat([first, _gaussian(z, q - 1, generator)], dim=1))
+        return _forward(loss_at, z, mu, directions.split(block, dim=1))
+
+    return estimate
+
+
+ESTIMATORS = {
+    "RGE": rge,
+    "RGE_orthogonal": rge_orthogonal,
+    "RGE_antithetic": rge_antithetic,
+    "CGE": cge,
+    "CGE_forward": cge_forward,
+    "DCT": dct,
+}
+
+
+def queries_of(name: str, q: int) -> int:
+    """Queries per sample and step of an estimator with q directions."""
+    return 2 * q if name in ("CGE", "RGE_antithetic") else q + 1
+
+
+# ---- differences along directions `[B or 1, block, d]` ---------------------------------------------------------------
+
+
+def _forward(loss_at: LossAt, z: Tensor, mu: float, directions: Iterable[Tensor]) -> tuple[Tensor, int]:
+    here = loss_at(z.unsqueeze(1))
+    gradient, queries = _zeros(z), 1
+    for u in directions:
+        slopes = (loss_at(_moved(z, mu, u)) - here) / mu
+        gradient += _combined(slopes, u)
+        queries += u.shape[1]
+    return gradient.view(z.shape), queries
+
+
+def _central(loss_at: LossAt, z: Tensor, mu: float, directions: Iterable[Tensor]) -> tuple[Tensor, int]:
+    gradient, queries = _zeros(z), 0
+    for u in directions:
+        slopes = (loss_at(_moved(z, mu, u)) - loss_at(_moved(z, -mu, u))) / (2 * mu)
+        gradient += _combined(slopes, u)
+        queries += 2 * u.shape[1]
+    return gradient.view(z.shape), queries
+
+
+def _moved(z: Tensor, mu: float, u: Tensor) -> Tensor:
+    """`z + mu u`, `[B, block, *S]`, never in half precision: it would swallow the step."""
+    return z.to(torch.promote_types(z.dtype, u.dtype)).unsqueeze(1) + mu * u.view(len(u), -1, *z.shape[1:])
+
+
+def _combined(slopes: Tensor, u: Tensor) -> Tensor:
+    """`Σ_i slope_i u_i`, `[B, d]`."""
+    return torch.einsum("bi,bid->bd", slopes.float(), u.expand(len(slopes), -1, -1))
+
+
+def _scaled(estimate: tuple[Tensor, int], factor: float) -> tuple[Tensor, int]:
+    gradient, queries = estimate
+    return gradient * factor, queries
+
+
+def _zeros(z: Tensor) -> Tensor:
+    return torch.zeros(len(z), _dimension(z), device=z.device)
+
+
+def _dimension(z: Tensor) -> int:
+    return z[0].numel()
+
+
+# ---- directions ------------------------------------------------------------------------------------------------------
+
+
+def _gaussian(z: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(len(z), count, _dimension(z), generator=generator, device=z.device)
+
+
+def _spherical(z: Tensor, q: int, generator: torch.Generator, block: int) -> Iterator[Tensor]:
+    for start in range(0, q, block):
+        u = _gaussian(z, min(block, q - start), generator)
+        yield u / u.norm(dim=2, keepdim=True)
+
+
+def _orthonormal(vectors: Tensor) -> Tensor:
+    """Orthonormal rows that span what the rows of `[B, q, d]` span, one after another. Raises ValueError if q > d."""
+    if vectors.shape[1] > vectors.shape[2]:
+        raise ValueError(f"there are no {vectors.shape[1]} orthogonal directions in {vectors.shape[2]} dimensions")
+    return torch.linalg.qr(vectors.mT).Q.mT
+
+
+def _coordinates(z: Tensor, q: int, generator: torch.Generator, block: int) -> Iterator[Tensor]:
+    d = _dimension(z)
+    if q > d:
+        raise ValueError(f"there are no {q} coordinates in {d} dimensions")
+    chosen = torch.arange(d, device=z.device)
+    if q < d:
+        chosen = torch.randperm(d, generator=generator, device=z.device)[:q]
+    for part in chosen.split(block):
+        yield torch.nn.functional.one_hot(part, d).float().unsqueeze(0)
+
+
+def low_frequencies(shape: tuple[int, int, int], q: int) -> Tensor:
+    """The q cosine images (DCT-II) of lowest frequency over `[C, H, W]`: orthonormal, `[q, C·H·W]`, all channels of a
+    frequency before the next. Raises ValueError if there are fewer."""
+    channels, height, width = shape
+    if q > math.prod(shape):
+        raise ValueError(f"there are no {q} frequencies in {math.prod(shape)} dimensions")
+    rows, columns = np.meshgrid(np.arange(height) / height, np.arange(width) / width, indexing="ij")
+    order = np.argsort((rows**2 + columns**2).ravel(), kind="stable")[: math.ceil(q / channels)]
+    spectrum = np.zeros((len(order), height * width))
+    spectrum[np.arange(len(order)), order] = 1
+    waves = idctn(spectrum.reshape(-1, height, width), axes=(1, 2), norm="ortho")
+    basis = np.einsum("kp,cd->kcdp", waves.reshape(len(order), -1), np.eye(channels))
+    return torch.from_numpy(basis.reshape(len(order) * channels, -1)[:q]).float()
