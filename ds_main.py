@@ -1,6 +1,8 @@
-"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`; test it; show what it does.
+"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`, or an autoencoder, `‖Dec(E(x)) − x‖²`; test it; show what
+it does.
 
 python ds_main.py --dataset Phantom_MRI --noise_sd 0.1 1.0 --outdir runs/Phantom_MRI/mse
+python ds_main.py --model autoencoder --latent 576 --outdir runs/Phantom_MRI/autoencoder
 python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
 python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
 """
@@ -15,7 +17,7 @@ import torch
 import cli
 import files
 from datasets import get_dataset, get_loader
-from models import autocast, build, load_model, names, prepare
+from models import autocast, build, load_model, names, prepare, takes
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
@@ -32,10 +34,13 @@ def get_args_parser() -> cli.Parser:
         help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
     )
     model = parser.add_argument_group("model")
+    model.add_argument("--model", choices=["denoiser", "autoencoder"], default="denoiser", help="what to train")
     model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser")
+    model.add_argument("--latent", type=cli.positive_int, default=576, help="numbers in a new autoencoder's latent")
     model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
     model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
-    model.add_argument("--pretrained_denoiser", type=Path, help="start from (or test) this checkpoint")
+    model.add_argument("--pretrained_denoiser", "--pretrained_autoencoder", type=Path,
+                       help="start from (or test) this checkpoint")  # fmt: skip
     flags.add_noise_flag(model)
     flags.add_training_flags(
         parser,
@@ -59,6 +64,8 @@ def train(args: argparse.Namespace) -> None:
     """Train by reconstruction; `best` has the highest PSNR on the validation split."""
     if args.outdir is None:
         raise ValueError("--mode train needs --outdir")
+    if args.model == "autoencoder":
+        args.noise_sd = [0.0]
     noise_sd = noise_range(args.noise_sd)
     device = flags.set_up(args)
 
@@ -67,9 +74,12 @@ def train(args: argparse.Namespace) -> None:
         denoiser, start = load_model(args.pretrained_denoiser, "denoiser", device)
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
     else:
-        describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
         start = {"dataset": "Phantom_MRI"}
-        denoiser = prepare(build(args.arch, channels=args.channels), device)
+        describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
+        if args.model == "autoencoder":
+            describe["arch"] = "autoencoder"
+            describe["arch_kwargs"] |= {"image_size": args.image_size, "latent": args.latent}
+        denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
     args.dataset = describe["dataset"] = args.dataset or start["dataset"]
 
     # ---- data ----
@@ -89,7 +99,8 @@ def train(args: argparse.Namespace) -> None:
     best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe)
     noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
     psnr = f"{best['val_psnr']:.2f} dB"
-    print(f"validation PSNR {psnr} at noise {noise} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
+    at = f"at noise {noise}" if noise_sd[1] else "of clean images"
+    print(f"validation PSNR {psnr} {at} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 
 
 def test(args: argparse.Namespace) -> None:
@@ -134,7 +145,7 @@ def _load(args: argparse.Namespace):
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):
     """The split in the size and with the channels that the denoiser takes."""
-    channels = described["arch_kwargs"]["channels"]
+    channels, _ = takes(described)
     name = args.dataset or described["dataset"]
     return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir)
 

@@ -1,10 +1,12 @@
 """Networks: the registry (name → constructor), checkpoint → model, the pipelines built from them, and how they run."""
 
+from models.black_box import BlackBox
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
-from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
-from models.registry import build, kind_of, load_checkpoint, load_model, names
+from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline, must_fit
+from models.registry import build, kind_of, load_checkpoint, load_model, names, takes
 
 __all__ = [
+    "BlackBox",
     "DenoisedClassifier",
     "Pipeline",
     "autocast",
@@ -15,8 +17,10 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_pipeline",
+    "must_fit",
     "names",
     "prepare",
     "resolve_amp",
     "select_device",
+    "takes",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.device import autocast
 from models.inference import frozen
-from models.registry import load_model
+from models.registry import load_model, takes
 
 
 class DenoisedClassifier(nn.Module):
@@ -60,6 +60,13 @@ class Pipeline:
         return torch.compile(base, dynamic=False) if compiled else base
 
 
+def must_fit(path: Path, described: dict, channels: int, image_size: int) -> None:
+    """Raises ValueError unless the network of `path` takes the images that the classifier does."""
+    for what, own, wanted in zip(("channel(s)", "px"), takes(described), (channels, image_size), strict=True):
+        if own not in (None, wanted):
+            raise ValueError(f"{path}: made for {own} {what}, but the classifier takes {wanted}")
+
+
 def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device | str = "cpu") -> Pipeline:
     """Load the parts, frozen (`models.inference`).
 
@@ -71,10 +78,6 @@ def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device 
     d = None
     if denoiser is not None:
         d, trained = load_model(denoiser, "denoiser", device)
-        if trained["arch_kwargs"]["channels"] != kwargs["channels"]:
-            raise ValueError(
-                f"{denoiser}: made for {trained['arch_kwargs']['channels']} channel(s), "
-                f"but the classifier {classifier} takes {kwargs['channels']}"
-            )
+        must_fit(denoiser, trained, kwargs["channels"], made["image_size"])
         d = frozen(d)
     return Pipeline(frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])

@@ -31,13 +31,15 @@ def fit(
     args: argparse.Namespace,
     device: torch.device,
     describe: dict[str, Any],
+    spent: Callable[[], bool] = lambda: False,
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
     `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
     better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
-    dataset, image_size). A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one:
-    optimiser, scheduler and random state are restored. Raises FloatingPointError on a loss that is not finite.
+    dataset, image_size). When `spent()` turns true after a step, the epoch ends there and is the last one. A run that
+    is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and random
+    state are restored. Raises FloatingPointError on a loss that is not finite.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args)
     scheduler = build_scheduler(optimizer, args, len(train_loader))
@@ -51,9 +53,12 @@ def fit(
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for epoch in epochs:
+        if spent():
+            break
         began = time.perf_counter()
         lr = scheduler.get_last_lr()[0]
-        train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, epoch + 1)
+        train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, epoch + 1,
+                                     spent)  # fmt: skip
         model.eval()
         with torch.inference_mode(), autocast(device, args.amp):
             metrics = validate()
@@ -85,8 +90,9 @@ def train_one_epoch(
     device: torch.device,
     amp: bool,
     epoch: int,
+    spent: Callable[[], bool] = lambda: False,
 ) -> float:
-    """One pass over `loader`; the mean loss per image. Raises FloatingPointError naming epoch and step."""
+    """One pass over `loader`, or until `spent()`; the mean loss per image. Raises FloatingPointError."""
     model.train()
     total, count = torch.zeros((), device=device), 0
     for step, (images, labels) in enumerate(loader, 1):
@@ -102,6 +108,8 @@ def train_one_epoch(
         scheduler.step()
         total += loss.detach() * len(images)
         count += len(images)
+        if spent():
+            break
     return (total / count).item()
 
 

@@ -7,7 +7,7 @@ Every estimator is `(loss_at, z, mu, q, generator) → (gradient, queries)`:
     z         `[B, *S]`, where the gradients are wanted; d numbers per sample
     mu        μ, the step of the finite differences
     q         number of directions per sample
-    generator of the random directions, on z's device
+    generator of the random directions, on z's device; None: torch's global one
     block     directions that are in memory at once, per sample
     gradient  `[B, *S]` float32
     queries   evaluations of ℓ per sample
@@ -46,21 +46,45 @@ def in_batches(loss: Callable[[Tensor, Tensor], Tensor], batch: int) -> LossAt:
     return loss_at
 
 
+def surrogate_loss(
+    z: Tensor, loss: Callable[[Tensor, Tensor], Tensor], estimator: Callable, mu: float, q: int, batch: int
+) -> Tensor:
+    """`[B]` losses for the optimiser: their gradient is `⟨dz, ĝ⟩` with the estimate ĝ of `∇_z ℓ` (Zhang et al. 2022),
+    their value the mean of ℓ over the points that were queried. `loss` and `batch` as in `in_batches`; random
+    directions come from torch's global generator, so that a run is resumed exactly."""
+    seen: list[Tensor] = []
+
+    def loss_at(points: Tensor) -> Tensor:
+        losses = in_batches(loss, batch)(points)
+        seen.append(losses)
+        return losses
+
+    with torch.autocast(z.device.type, enabled=False):
+        gradient, _ = estimator(loss_at, z.detach().float(), mu, q, None, block=max(1, batch // len(z)))
+        value = torch.cat(seen, dim=1).mean(dim=1)
+        product = (z.float() * gradient).flatten(1).sum(dim=1)
+    return product + (value - product).detach()
+
+
 # ---- estimators ------------------------------------------------------------------------------------------------------
 
 
-def rge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def rge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
     """Random gradient estimate as published: `d/q Σ_i (ℓ(z + μu_i) - ℓ(z)) / μ · u_i`, u_i independent and uniform on
     the sphere; q + 1 queries. Its relative error is about `sqrt(d/q)`."""
     return _scaled(_forward(loss_at, z, mu, _spherical(z, q, generator, block)), _dimension(z) / q)
 
 
-def rge_antithetic(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def rge_antithetic(
+    loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK
+):
     """`rge` from both sides, `(ℓ(z + μu) - ℓ(z - μu)) / 2μ`: a bias of order μ² in place of μ, for 2q queries."""
     return _scaled(_central(loss_at, z, mu, _spherical(z, q, generator, block)), _dimension(z) / q)
 
 
-def rge_orthogonal(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def rge_orthogonal(
+    loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK
+):
     """`rge` with orthonormal directions, uniformly rotated (QR of a Gaussian matrix): no direction repeats what another
     has told, and q = d gives the whole gradient; q + 1 queries, q <= d. Relative error `sqrt(d/q - 1)`
     (Kozak et al. 2021, "A stochastic subspace approach to gradient-free optimization")."""
@@ -68,18 +92,18 @@ def rge_orthogonal(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: tor
     return _scaled(_forward(loss_at, z, mu, directions), _dimension(z) / q)
 
 
-def cge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def cge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
     """Coordinate-wise gradient estimate as published: `Σ_k (ℓ(z + μe_k) - ℓ(z - μe_k)) / 2μ · e_k` over all d
     coordinates (q = d, 2d queries); with q < d over q coordinates at random, times d/q."""
     return _scaled(_central(loss_at, z, mu, _coordinates(z, q, generator, block)), _dimension(z) / q)
 
 
-def cge_forward(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def cge_forward(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
     """`cge` from one side: q + 1 queries."""
     return _scaled(_forward(loss_at, z, mu, _coordinates(z, q, generator, block)), _dimension(z) / q)
 
 
-def dct(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+def dct(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
     """The gradient's part in the q lowest frequencies of images z `[B, C, H, W]`: forward differences along cosines,
     orthonormal and the same for every sample; q + 1 queries. What the gradient holds above them is left out, in place
     of an autoencoder's bottleneck."""
@@ -93,7 +117,7 @@ def guided(surrogate: Callable[[Tensor], Tensor]) -> Callable:
     (Maheswaranathan et al. 2019); the part outside the directions is left out and not made up for by a factor: that
     minimises the squared error, and keeps the surrogate's part from being drowned."""
 
-    def estimate(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator, block: int = BLOCK):
+    def estimate(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
         first = surrogate(z).detach().float().flatten(1).unsqueeze(1)
         directions = _orthonormal(torch.cat([first, _gaussian(z, q - 1, generator)], dim=1))
         return _forward(loss_at, z, mu, directions.split(block, dim=1))
@@ -164,11 +188,11 @@ def _dimension(z: Tensor) -> int:
 # ---- directions ------------------------------------------------------------------------------------------------------
 
 
-def _gaussian(z: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _gaussian(z: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     return torch.randn(len(z), count, _dimension(z), generator=generator, device=z.device)
 
 
-def _spherical(z: Tensor, q: int, generator: torch.Generator, block: int) -> Iterator[Tensor]:
+def _spherical(z: Tensor, q: int, generator: torch.Generator | None, block: int) -> Iterator[Tensor]:
     for start in range(0, q, block):
         u = _gaussian(z, min(block, q - start), generator)
         yield u / u.norm(dim=2, keepdim=True)
@@ -181,7 +205,7 @@ def _orthonormal(vectors: Tensor) -> Tensor:
     return torch.linalg.qr(vectors.mT).Q.mT
 
 
-def _coordinates(z: Tensor, q: int, generator: torch.Generator, block: int) -> Iterator[Tensor]:
+def _coordinates(z: Tensor, q: int, generator: torch.Generator | None, block: int) -> Iterator[Tensor]:
     d = _dimension(z)
     if q > d:
         raise ValueError(f"there are no {q} coordinates in {d} dimensions")

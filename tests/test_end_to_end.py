@@ -1,0 +1,162 @@
+"""main_ds.py by its command line: every pipeline, what it trains, what it refuses, the queries it takes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import run_script
+
+from models import load_model, load_pipeline
+from models.autoencoders import Autoencoder, grid_side
+from training.zeroth_order import in_batches, rge, surrogate_loss
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory, data_dir):
+    outdir = tmp_path_factory.mktemp("runs") / "autoencoder"
+    run_script("ds_main", "--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 128,
+               "--epochs", 1, "--batch", 16, "--outdir", outdir)  # fmt: skip
+    return outdir / "best.pth.tar"
+
+
+@pytest.fixture
+def train(pipeline, data_dir, tmp_path):
+    """`train(*flags)`: one epoch of main_ds.py in front of the session's classifier; the run's folder."""
+
+    def run(*flags, name="run"):
+        run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--pretrained_denoiser",
+                   pipeline["mse"], "--epochs", 1, "--batch", 40, "--outdir", tmp_path / name, *flags)  # fmt: skip
+        return tmp_path / name
+
+    return run
+
+
+def state(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(("size", "latent", "shape"), [(32, 192, (3, 8, 8)), (64, 576, (9, 8, 8)), (96, 192, (5, 6, 6)),
+                                                       (224, 1152, (24, 7, 7)), (384, 192, (5, 6, 6))])  # fmt: skip
+def test_autoencoder_shapes(size, latent, shape):
+    net = Autoencoder(size, channels=1, latent=latent, width=4)
+    x = torch.rand(1, 1, size, size)
+    with torch.no_grad():
+        assert net.encoder(x).shape == (1, *shape) == (1, *net.latent_shape)
+        y = net(x)
+    assert y.shape == x.shape
+    assert 0 <= y.min() <= y.max() <= 1
+
+
+def test_sides_that_do_not_halve():
+    for size in (8, 50, 100):
+        with pytest.raises(ValueError, match=f"--image_size {size}"):
+            grid_side(size)
+
+
+@pytest.mark.parametrize("objective", ["stability", "classification"])
+@pytest.mark.parametrize("model", ["DS", "AE_DS"])
+@pytest.mark.parametrize("method", ["FO", "ZO"])
+def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipeline, method, model, objective):
+    flags = ["--optimization_method", method, "--model_type", model, "--objective", objective, "--mse_weight", 1]
+    if model == "AE_DS":
+        flags += ["--pretrained_encoder", autoencoder]
+    folder = train(*flags, "--q", 2, "--zo_method", "RGE")
+    after = state(folder / "best.pth.tar")
+    assert changed(state(pipeline["mse"]), {k.removeprefix("denoiser."): v for k, v in after.items()})
+    if model == "AE_DS":  # whole by default: the encoder learns, the decoder is behind the queries
+        halves = {k.removeprefix("autoencoder."): v for k, v in after.items()}
+        parts = {name.split(".")[0] for name in changed(state(autoencoder), halves)}
+        assert parts == {"encoder"}
+    record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    if method == "ZO":  # each image: q + 1 losses; stability also asks for its clean answer, in validation too
+        per_image, val = (4, 2) if objective == "stability" else (3, 2)
+        assert record["queries"] == 120 * per_image + 24 * val
+    loaded = load_pipeline(pipeline["classifier"], folder / "best.pth.tar")
+    with torch.no_grad():
+        assert loaded.at(0.25)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_whole_plus_trains_the_decoder_and_part_only_the_denoiser(train, autoencoder):
+    for method, parts in (("whole_plus", {"encoder", "decoder"}), ("part", set())):
+        folder = train(
+            "--model_type", "AE_DS", "--pretrained_encoder", autoencoder, "--train_method", method, name=method
+        )
+        halves = {k.removeprefix("autoencoder."): v for k, v in state(folder / "best.pth.tar").items()}
+        assert {name.split(".")[0] for name in changed(state(autoencoder), halves)} == parts
+
+
+def test_from_an_autoencoded_denoiser_and_from_scratch(train, autoencoder, pipeline, data_dir, tmp_path):
+    first = train("--model_type", "AE_DS", "--latent", 64, name="first")
+    assert load_model(first / "best.pth.tar", "denoiser")[0].autoencoder.latent_shape == (1, 8, 8)
+    run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--model_type", "AE_DS",
+               "--pretrained_denoiser", first / "best.pth.tar", "--epochs", 1,
+               "--outdir", tmp_path / "second")  # fmt: skip
+    assert state(first / "best.pth.tar").keys() == state(tmp_path / "second" / "best.pth.tar").keys()
+
+
+def test_budget_of_queries(train, pipeline):
+    """The step that spends the budget is the last one, in the middle of an epoch; resuming adds nothing."""
+    folder = train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["queries"] for row in rows] == [2 * 40 * 4 + 2 * 24]
+    train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3, "--resume")
+    assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
+
+
+def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
+    import training.run_directory as module
+
+    flags = ("--optimization_method", "ZO", "--q", 2, "--epochs", 2)
+    whole = train(*flags, name="whole")
+    record = module.RunDirectory.record
+
+    def stop_after_one(self, *args):
+        record(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.RunDirectory, "record", stop_after_one)
+    with pytest.raises(SystemExit):
+        train(*flags, name="cut")
+    monkeypatch.undo()
+    cut = train(*flags, "--resume", name="cut")
+    assert not changed(state(whole / "checkpoint.pth.tar"), state(cut / "checkpoint.pth.tar"))
+    queries = [[json.loads(line)["queries"] for line in (d / "metrics.jsonl").read_text().splitlines()]
+               for d in (whole, cut)]  # fmt: skip
+    assert queries[0] == queries[1]
+
+
+def test_surrogate_loss_has_the_estimate_as_its_gradient():
+    z = torch.randn(3, 2, 4, 4, requires_grad=True)
+    targets = torch.tensor([1.0, 2.0, 3.0])
+
+    def loss(points, sample):
+        return targets[sample] * points.flatten(1).square().sum(dim=1)
+
+    torch.manual_seed(0)
+    value = surrogate_loss(z, loss, rge, 1e-2, 5, batch=4)
+    found = torch.autograd.grad(value.sum(), z)[0]
+    torch.manual_seed(0)
+    expected, _ = rge(in_batches(loss, 4), z.detach(), 1e-2, 5, None, block=1)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(value, loss(z, torch.arange(3)), rtol=0.05, atol=0)
+
+
+def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
+    common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "run")
+    ae = ("--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
+    zo = ("--optimization_method", "ZO")
+    fails(1, ("whole_plus", "gradient"), "main_ds", *common, *ae, *zo, "--train_method", "whole_plus")
+    fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
+    fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
+    fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)
+    fails(1, ("one part only",), "main_ds", *common, "--train_method", "whole")
+    fails(1, (pipeline["mse"], "holds no autoencoder"), "main_ds", *common, "--model_type", "AE_DS",
+          "--pretrained_encoder", pipeline["mse"])  # fmt: skip
+    fails(2, ("--zo_method", "RGE"), "main_ds", *common, *zo, "--zo_method", "SPSA")
+    assert not (tmp_path / "run").exists()
