@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -50,6 +50,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--published_draws", type=cli.positive_int, default=200, help="draws it is timed on, per image")
     parser.add_argument("--fixed_n", type=cli.positive_int, default=10_000, help="draws behind the accuracies")
     parser.add_argument("--replays", type=cli.positive_int, default=20)
+    parser.add_argument("--published_denoiser", type=Path, help="in the published loop (default: the same as in ours)")
     parser.add_argument("--seconds", type=cli.positive_float, default=3.0, help="to time one forward pass for")
     parser.add_argument("--compile", action="store_true", help="time torch.compile too")
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
@@ -81,6 +82,14 @@ def replayed_accuracies(
                     found = course.look(counts)
                 hits[name] += [found.prediction == label and reaches(found.radius, r) for r in radii]
     return {name: (100 * count / (len(labels) * replays)).tolist() for name, count in hits.items()}
+
+
+def base_as_published(classifier: Path, denoiser: Path | None, sigma: float, device: torch.device) -> nn.Module:
+    """The networks as they were trained: nothing folded, contiguous, float32."""
+    base = load_model(classifier, "classifier", device)[0]
+    if denoiser:
+        base = DenoisedClassifier(load_model(denoiser, "denoiser", device)[0], base, sigma)
+    return base.to(memory_format=torch.contiguous_format)
 
 
 def time_ours(
@@ -144,11 +153,10 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the same networks, as published and as we run them ----
     pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
-    plain = load_model(args.classifier, "classifier", device)[0]
-    if args.pretrained_denoiser:
-        denoiser = load_model(args.pretrained_denoiser, "denoiser", device)[0]
-        plain = DenoisedClassifier(denoiser, plain, args.sigma)
-    plain = plain.to(memory_format=torch.contiguous_format)
+    plain = base_as_published(args.classifier, args.pretrained_denoiser, args.sigma, device)
+    published = plain
+    if args.published_denoiser:
+        published = base_as_published(args.classifier, args.published_denoiser, args.sigma, device)
     name = args.dataset or pipeline.dataset
     data = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
     indices = np.linspace(0, len(data) - 1, args.images).astype(int).tolist()
@@ -160,7 +168,7 @@ def main(args: argparse.Namespace) -> None:
     ours = Levers(args.batch, torch.channels_last)
     milliseconds_per_draw(base, shape, ours, device, args.seconds)  # warms up, compiles
     result["images per hour"] = [time_ours(base, num_classes, images, labels, n, args) for n in args.N]
-    per_draw = time_published(plain, num_classes, images, args)
+    per_draw = time_published(published, num_classes, images, args)
     for row in result["images per hour"]:
         row["published images/h"] = 3600 / (per_draw * (args.N0 + row["N"]))
         row["ratio"] = row["images/h"] / row["published images/h"]

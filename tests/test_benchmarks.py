@@ -42,7 +42,7 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     run_script("benchmarks.certification", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
                "--data_dir", data_dir, "--N0", 10, "--N", 40, 80, "--images", 3, "--batch", 10, "--published_batch", 10,
                "--published_draws", 10, "--fixed_n", 20, "--replays", 2, "--seconds", 0.01,
-               "--outfile", out)  # fmt: skip
+               "--published_denoiser", pipeline["mse"], "--outfile", out)  # fmt: skip
     result = json.loads(out.read_text())
     for row in result["images per hour"]:
         assert row["ratio"] == pytest.approx(row["images/h"] / row["published images/h"])
