@@ -34,9 +34,9 @@ import files
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import dataset_info, get_dataset
+from datasets import dataset_info, described_classifier, get_dataset
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
-from models import Pipeline, hardware, load_pipeline, resolve_amp, select_device
+from models import Pipeline, fingerprint, hardware, load_pipeline, resolve_amp, select_device
 from smoothing.noise import KINDS
 
 
@@ -100,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
 
     # ---- the pipeline, and what it is asked ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device)
+    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device, **described_classifier(args))
     settings = describe(args, pipeline, device)
     if args.predict:
         answers = [
@@ -172,7 +172,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, device: torch.device)
         "compile": args.compile,
         "device": device.type,
         "classifier": str(args.classifier),
-        "classifier_sha256": files.sha256(args.classifier),
+        "classifier_sha256": fingerprint(args.classifier),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         "batch": args.batch or (1000 if device.type == "cuda" else 32),

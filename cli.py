@@ -24,6 +24,16 @@ def amp_flag(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def classifier_flags(group: argparse._ArgumentGroup) -> None:
+    """Add --classifier and what must be said of one that does not know it itself."""
+    group.add_argument("--classifier", "--base_classifier", type=Path, required=True, metavar="F",
+                       help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
+    group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
+                       help="what an ONNX file or a function answers with")  # fmt: skip
+    group.add_argument("--image_size", type=positive_int, help="that a function takes (others know it)")
+    group.add_argument("--channels", type=int, choices=[1, 3], help="that a function takes (others know it)")
+
+
 class Parser(argparse.ArgumentParser):
     """ArgumentParser that never abbreviates, takes `-` for `_` in flags, reads --config, and errs in one line."""
 
@@ -50,7 +60,7 @@ class Parser(argparse.ArgumentParser):
     def add_pipeline_flags(self) -> None:
         """Add the parts of a trained pipeline and the images that go through it."""
         group = self.add_argument_group("pipeline")
-        group.add_argument("--classifier", "--base_classifier", type=Path, required=True, help="checkpoint of f")
+        classifier_flags(group)
         group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
         amp_flag(group)
         self.add_data_flags("name of a prepared data set (default: the one f was trained on)")

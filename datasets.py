@@ -10,6 +10,7 @@ the first layer inside each classifier, never done here.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import functools
@@ -18,6 +19,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +100,14 @@ def dataset_info(name: str) -> DatasetInfo:
     if name not in DATASETS:
         raise ValueError(f"--dataset {name}: unknown; known are {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the classifier (`cli.classifier_flags`), for `models.load_classifier`: one that
+    knows no data set has the classes of `--dataset`."""
+    classes = None if args.dataset is None else len(dataset_info(args.dataset).classes)
+    names = ("scores", "dataset", "image_size", "channels")
+    return {name: getattr(args, name) for name in names} | {"num_classes": classes}
 
 
 @dataclasses.dataclass(frozen=True)

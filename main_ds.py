@@ -24,9 +24,8 @@ from pathlib import Path
 import torch
 
 import cli
-import files
-from datasets import get_dataset, get_loader
-from models import BlackBox, load_model, names, prepare
+from datasets import described_classifier, get_dataset, get_loader
+from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, names, prepare
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
@@ -39,7 +38,7 @@ from training.zeroth_order import ESTIMATORS, queries_of, surrogate_loss
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
-    model.add_argument("--classifier", type=Path, required=True, help="checkpoint of the frozen classifier f")
+    cli.classifier_flags(model)
     model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
     model.add_argument("--pretrained_denoiser", type=Path, help="checkpoint to start from (default: from scratch)")
     model.add_argument("--pretrained_encoder", type=Path, help="an autoencoder's checkpoint, for AE_DS")
@@ -80,7 +79,9 @@ def main(args: argparse.Namespace) -> None:
     device = flags.set_up(args)
 
     # ---- models ----
-    classifier, made = load_model(args.classifier, "classifier", device)
+    classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
+    if isinstance(classifier, QueriedClassifier) and not zeroth_order:
+        raise ValueError(f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO")
     classifier.requires_grad_(False)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(args, channels, size, device)
@@ -130,7 +131,7 @@ def main(args: argparse.Namespace) -> None:
         return found | ({"queries": box.queries} if zeroth_order else {})
 
     score = "val_agreement" if args.objective == "stability" else "val_accuracy"
-    fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": files.sha256(args.classifier)}
+    fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": fingerprint(args.classifier)}
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
     if zeroth_order and run.history:
         box.queries = run.history[-1]["queries"]

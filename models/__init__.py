@@ -1,6 +1,6 @@
 """Networks: the registry (name → constructor), checkpoint → model, the pipelines built from them, and how they run."""
 
-from models.black_box import BlackBox
+from models.black_box import BlackBox, QueriedClassifier, export_classifier, fingerprint, load_classifier
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline, must_fit
 from models.registry import build, kind_of, load_checkpoint, load_model, names, takes
@@ -9,12 +9,16 @@ __all__ = [
     "BlackBox",
     "DenoisedClassifier",
     "Pipeline",
+    "QueriedClassifier",
     "autocast",
     "bf16_is_fast",
     "build",
+    "export_classifier",
+    "fingerprint",
     "hardware",
     "kind_of",
     "load_checkpoint",
+    "load_classifier",
     "load_model",
     "load_pipeline",
     "must_fit",

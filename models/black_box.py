@@ -1,22 +1,199 @@
-"""Classifiers that may only be queried: scores come back, gradients and weights do not."""
+"""Classifiers that may only be queried: scores come back, gradients and weights do not.
+
+Three kinds stand behind the flag `--classifier`: a checkpoint of ours, an ONNX file, and any Python function
+(`package.module:function`), in which a user wraps a web service, say.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+import files
+from models.device import prepare
+from models.registry import load_model
+
+SCORES = ("logits", "probabilities", "labels")
+RETRIES = 5  # of a failing query, after 1, 2, 4, 8 and 16 s
 
 
 class BlackBox:
-    """`query(images [B, C, H, W] in [0, 1]) → scores [B, K]` of any callable, in float32 and without gradients;
+    """`query(images [B, C, H, W] in [0, 1]) → logits [B, K]` of any callable, in float32 and without gradients;
     `queries` counts the images."""
 
     def __init__(self, classify: Callable[[Tensor], Tensor]) -> None:
         self._classify, self.queries = classify, 0
 
     def query(self, images: Tensor) -> Tensor:
-        """Scores in float32. Never under autocast: in half precision, differences of neighbouring losses drown."""
+        """Logits in float32. Never under autocast: in half precision, differences of neighbouring losses drown."""
         self.queries += len(images)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self._classify(images.float()).float()
+
+
+class QueriedClassifier(nn.Module):
+    """A foreign `classify(images float32 [B, C, H, W]) → scores` (NumPy arrays) as a module without parameters that
+    answers with logits `[B, K]`, so that it fits wherever a classifier stands and no gradient is asked for.
+
+    `scores` says what comes back: `logits`; `probabilities`, of which the logarithm is taken (a softmax gives them
+    back); `labels` `[B]`, which become logits of 0 for the label and -10 for the others. The cross-entropy is then
+    0 or about 10, ten times the 0/1 error, and a zeroth-order estimate is one of its smoothed version's gradient: it
+    needs a large μ, so that some directions change the label.
+
+    A query that raises is repeated `RETRIES` times, after ever longer pauses; then ConnectionError, an OSError, says
+    what went wrong. Raises FloatingPointError or ValueError if the scores are not what was said.
+    """
+
+    def __init__(
+        self, classify: Callable[[np.ndarray], Any], name: str, num_classes: int, scores: str = "logits",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._classify, self.name, self.num_classes, self.scores, self._sleep = (
+            classify,
+            name,
+            num_classes,
+            scores,
+            sleep,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise ValueError(f"--classifier {self.name}: gives no gradients; only queries (main_ds.py "
+                             "--optimization_method ZO) and what needs neither are possible")  # fmt: skip
+        answer = torch.as_tensor(np.asarray(self._ask(x.detach().float().cpu().numpy())), device=x.device)
+        return self._logits(answer, len(x))
+
+    def _ask(self, images: np.ndarray) -> Any:
+        for attempt in range(RETRIES + 1):
+            try:
+                return self._classify(images)
+            except Exception as error:  # whatever a foreign function raises
+                if attempt == RETRIES:
+                    raise ConnectionError(f"--classifier {self.name}: a query failed {RETRIES + 1} times: "
+                                          f"{type(error).__name__}: {error}") from error  # fmt: skip
+                self._sleep(2.0**attempt)
+        raise AssertionError
+
+    def _logits(self, answer: Tensor, count: int) -> Tensor:
+        shape = [count] if self.scores == "labels" else [count, self.num_classes]
+        if list(answer.shape) != shape:
+            raise ValueError(f"--classifier {self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
+                             f"--scores can be {', '.join(SCORES)}")  # fmt: skip
+        if self.scores == "labels":
+            if not (answer.min() >= 0 and answer.max() < self.num_classes):
+                raise ValueError(f"--classifier {self.name}: gave a label outside 0 … {self.num_classes - 1}")
+            return 10.0 * nn.functional.one_hot(answer.long(), self.num_classes).float() - 10.0
+        answer = answer.float()
+        if self.scores == "logits":
+            return answer
+        if not (answer.min() >= 0 and (answer.sum(dim=1) - 1).abs().max() < 1e-2):
+            raise ValueError(f"--classifier {self.name}: gave scores that are no probabilities; try --scores logits")
+        return answer.clamp(min=1e-12).log()
+
+
+def onnx_classifier(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, str]]:
+    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`. Raises ValueError if it is not
+    one, or onnxruntime is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(f"--classifier {path}: needs onnxruntime; install it with pip install onnxruntime") from None
+    if not path.is_file():
+        raise FileNotFoundError(f"--classifier {path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+                 if name in onnxruntime.get_available_providers()]  # fmt: skip
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+    except Exception as error:  # onnxruntime has kinds of its own
+        raise ValueError(f"--classifier {path}: not a readable ONNX file: {error}") from None
+    name = session.get_inputs()[0].name
+    return (
+        lambda images: session.run(None, {name: np.ascontiguousarray(images)})[0],
+        session.get_modelmeta().custom_metadata_map,
+    )
+
+
+def python_classifier(spec: str) -> Callable[[np.ndarray], Any]:
+    """The function that `package.module:function` names. Raises ValueError if there is none."""
+    module, _, name = spec.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--classifier {spec}: cannot be imported: {error}") from None
+
+
+def is_foreign(spec: Path | str) -> bool:
+    """Whether `--classifier` names something other than a checkpoint."""
+    return str(spec).endswith(".onnx") or (":" in str(spec) and not Path(spec).exists())
+
+
+def load_classifier(
+    spec: Path | str, device: torch.device | str = "cpu", scores: str = "logits", **described: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier that `--classifier` names, in eval mode, and its description: `dataset`, `image_size` and
+    `arch_kwargs` with `channels` and `num_classes`.
+
+    Checkpoints and ONNX files that `export_classifier` wrote know these; for others they come from `described`
+    (`dataset`, `image_size`, `channels`, `num_classes`). Raises FileNotFoundError or ValueError.
+    """
+    known: dict[str, Any] = {}
+    if not is_foreign(spec):
+        model, made = load_model(spec, "classifier", device)
+        known = {"image_size": made["image_size"], **made["arch_kwargs"]}
+        _agree(spec, known, described)
+        return model, made
+    if str(spec).endswith(".onnx"):
+        classify, metadata = onnx_classifier(Path(spec))
+        known = json.loads(metadata.get("denoised_smoothing", "{}"))
+    else:
+        classify = python_classifier(str(spec))
+    _agree(spec, known, described)
+    known = {**known, **{name: value for name, value in described.items() if value is not None}}
+    missing = [name for name in ("dataset", "image_size", "channels", "num_classes") if name not in known]
+    if missing:
+        raise ValueError(f"--classifier {spec}: does not say its {', '.join(missing)}; give them as flags")
+    made = {"dataset": known["dataset"], "image_size": known["image_size"],
+            "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
+    return QueriedClassifier(classify, str(spec), known["num_classes"], scores).eval(), made
+
+
+def _agree(spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
+    for name in ("image_size", "channels", "num_classes"):
+        if described.get(name) not in (None, known.get(name, described.get(name))):
+            raise ValueError(f"--classifier {spec}: is made for {name} {known[name]}, not {described[name]}")
+
+
+def fingerprint(spec: Path | str) -> str:
+    """SHA-256 of the classifier's file; of a Python function there is none."""
+    return "a function" if is_foreign(spec) and not Path(spec).is_file() else files.sha256(spec)
+
+
+def export_classifier(checkpoint: Path, path: Path) -> None:
+    """Write the classifier of a checkpoint as ONNX, images `[B, C, H, W]` in [0, 1] → logits, any batch size; what
+    `load_classifier` must know goes into its metadata."""
+    import onnx
+
+    model, made = load_model(checkpoint, "classifier")
+    kwargs = made["arch_kwargs"]
+    example = torch.rand(2, kwargs["channels"], made["image_size"], made["image_size"])
+    program = torch.onnx.export(
+        prepare(model, "cpu").float(), (example,), input_names=["images"], output_names=["scores"], dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+    )  # fmt: skip
+    proto = program.model_proto
+    known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": kwargs["channels"],
+             "num_classes": kwargs["num_classes"]}  # fmt: skip
+    onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
+    with files.replacing(path) as temporary:
+        onnx.save(proto, temporary)

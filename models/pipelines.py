@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.black_box import load_classifier
 from models.device import autocast
 from models.inference import frozen
 from models.registry import load_model, takes
@@ -67,13 +69,15 @@ def must_fit(path: Path, described: dict, channels: int, image_size: int) -> Non
             raise ValueError(f"{path}: made for {own} {what}, but the classifier takes {wanted}")
 
 
-def load_pipeline(classifier: Path, denoiser: Path | None, device: torch.device | str = "cpu") -> Pipeline:
-    """Load the parts, frozen (`models.inference`).
+def load_pipeline(
+    classifier: Path | str, denoiser: Path | None, device: torch.device | str = "cpu", **described: Any
+) -> Pipeline:
+    """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`.
 
     Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
     fit each other.
     """
-    f, made = load_model(classifier, "classifier", device)
+    f, made = load_classifier(classifier, device, **described)
     kwargs = made["arch_kwargs"]
     d = None
     if denoiser is not None:

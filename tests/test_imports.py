@@ -17,6 +17,7 @@ ALLOWED = {
     "main_ds": {"training", "models", "datasets"},
     "AE_DS_verify": {"certification", "core", "smoothing", "models", "datasets", "evaluation"},
     "merge_certificates": {"certification"},
+    "export_classifier": {"models"},
     "attacks/generate": {"attacks", "models", "datasets"},
     "evaluate": {"evaluation", "core", "models", "datasets"},
     "make_tables": {"evaluation"},

@@ -1,0 +1,133 @@
+"""Classifiers that may only be queried: what they answer, that they are counted, what happens when they fail."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+from models import BlackBox, QueriedClassifier, load_classifier, load_model
+
+IMAGES = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def logits(images):
+    return images.reshape(len(images), -1)[:, :4] * 3
+
+
+def softmax(x):
+    exp = np.exp(x - x.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
+
+
+def test_kinds_of_scores():
+    plain = QueriedClassifier(logits, "f", 4)(IMAGES)
+    torch.testing.assert_close(plain, torch.from_numpy(logits(IMAGES.numpy())))
+    probable = QueriedClassifier(lambda x: softmax(logits(x)), "f", 4, "probabilities")(IMAGES)
+    torch.testing.assert_close(probable.softmax(1), plain.softmax(1))
+    labels = QueriedClassifier(lambda x: logits(x).argmax(1), "f", 4, "labels")(IMAGES)
+    assert torch.equal(labels.argmax(1), plain.argmax(1))
+    wrong = (plain.argmax(1) + 1) % 4
+    for target, loss in ((plain.argmax(1), 0), (wrong, 10)):
+        assert torch.nn.functional.cross_entropy(labels, target).item() == pytest.approx(loss, abs=1e-3)
+
+
+def test_scores_that_are_not_what_was_said():
+    for classify, scores, words in (
+        (logits, "labels", r"gave \[3, 4\].*--scores"),
+        (lambda x: logits(x)[:, :3], "logits", r"gave \[3, 3\]"),
+        (lambda x: logits(x) - 1, "probabilities", "no probabilities"),
+        (lambda x: np.full(len(x), 4), "labels", "outside 0 … 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            QueriedClassifier(classify, "f", 4, scores)(IMAGES)
+
+
+def test_no_gradient_and_every_query_counts():
+    box = BlackBox(QueriedClassifier(logits, "f", 4))
+    assert not box.query(IMAGES.clone().requires_grad_()).requires_grad
+    box.query(IMAGES[:2])
+    assert box.queries == 5
+    with pytest.raises(ValueError, match="no gradients"):
+        QueriedClassifier(logits, "f", 4)(IMAGES.clone().requires_grad_())
+
+
+def test_a_failing_query_is_repeated_then_given_up():
+    calls, pauses = [], []
+
+    def flaky(images):
+        calls.append(len(images))
+        if len(calls) < 3:
+            raise TimeoutError("no answer")
+        return logits(images)
+
+    found = QueriedClassifier(flaky, "f", 4, sleep=pauses.append)(IMAGES)
+    torch.testing.assert_close(found, torch.from_numpy(logits(IMAGES.numpy())))
+    assert pauses == [1, 2]
+
+    def dead(images):
+        raise TimeoutError("no answer")
+
+    with pytest.raises(OSError, match="failed 6 times: TimeoutError: no answer"):
+        QueriedClassifier(dead, "f", 4, sleep=pauses.append)(IMAGES)
+    assert pauses[2:] == [1, 2, 4, 8, 16]
+
+
+@pytest.fixture(scope="module")
+def onnx(pipeline, tmp_path_factory):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("onnx") / "classifier.onnx"
+    run_script("export_classifier", "--classifier", pipeline["classifier"], "--outfile", path)
+    return path
+
+
+def test_exported_classifier_answers_alike(onnx, pipeline):
+    original, made = load_model(pipeline["classifier"], "classifier")
+    queried, described = load_classifier(onnx)
+    assert {key: described[key] for key in ("dataset", "image_size")} == {k: made[k] for k in ("dataset", "image_size")}
+    assert described["arch_kwargs"] == {"channels": 3, "num_classes": 4}
+    assert not list(queried.parameters())
+    for count in (1, 5):
+        x = torch.rand(count, 3, 32, 32)
+        with torch.no_grad():
+            torch.testing.assert_close(queried(x), original(x), atol=1e-4, rtol=1e-4)
+
+
+def test_an_onnx_file_is_defended_and_certified_by_queries(onnx, pipeline, data_dir, tmp_path):
+    """The same queries as to the checkpoint give the same training, and the same certificates."""
+    answers = []
+    for name, classifier in (("onnx", onnx), ("checkpoint", pipeline["classifier"])):
+        run_script("main_ds", "--data_dir", data_dir, "--classifier", classifier, "--pretrained_denoiser",
+                   pipeline["mse"], "--optimization_method", "ZO", "--q", 1, "--epochs", 1, "--batch", 40, "--no-amp",
+                   "--outdir", tmp_path / name)  # fmt: skip
+        row = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        run_script("AE_DS_verify", "--data_dir", data_dir, "--classifier", classifier, "--denoiser",
+                   tmp_path / name / "best.pth.tar", "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 2, "--no-amp",
+                   "--outfile", tmp_path / f"{name}.tsv")  # fmt: skip
+        lines = (tmp_path / f"{name}.tsv").read_text().splitlines()
+        answers.append((row["queries"], row["val_agreement"], [line.split("\t")[2] for line in lines]))
+    assert answers[0] == answers[1]
+
+
+def test_a_python_function(data_dir, tmp_path, monkeypatch):
+    (tmp_path / "service.py").write_text("def classify(images):\n    return images.reshape(len(images), -1)[:, :4]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "service", raising=False)
+    run_script("evaluate", "--data_dir", data_dir, "--classifier", "service:classify", "--dataset", "Phantom_MRI",
+               "--image_size", 32, "--channels", 1, "--outfile", tmp_path / "report.json")  # fmt: skip
+    assert json.loads((tmp_path / "report.json").read_text())["images"] == 36
+
+
+def test_refused(fails, onnx, data_dir, tmp_path):
+    common = ("--data_dir", data_dir, "--outdir", tmp_path / "run")
+    fails(1, (onnx, "no gradients", "ZO"), "main_ds", *common, "--classifier", onnx)
+    fails(1, ("no_such_module:f", "cannot be imported"), "main_ds", *common, "--classifier", "no_such_module:f")
+    fails(1, ("json:dumps", "channels, num_classes"), "main_ds", *common, "--classifier", "json:dumps")
+    fails(1, (onnx, "image_size 32, not 64"), "main_ds", *common, "--classifier", onnx, "--image_size", 64)
+    fails(1, ("gone.onnx", "no such file"), "main_ds", *common, "--classifier", tmp_path / "gone.onnx")
+    (tmp_path / "bad.onnx").write_text("no protobuf")
+    fails(1, ("bad.onnx", "not a readable ONNX file"), "main_ds", *common, "--classifier", tmp_path / "bad.onnx")
