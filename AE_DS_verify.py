@@ -100,7 +100,14 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
 
     # ---- the pipeline, and what it is asked ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device, **described_classifier(args))
+    pipeline = load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
     settings = describe(args, pipeline, device)
     if args.predict:
         answers = [
@@ -175,6 +182,11 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, device: torch.device)
         "classifier_sha256": fingerprint(args.classifier),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
+        **{
+            f"{half}_sha256": files.sha256(path)
+            for half, path in (("encoder", args.pretrained_encoder), ("decoder", args.pretrained_decoder))
+            if path
+        },
         "batch": args.batch or (1000 if device.type == "cuda" else 32),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "hardware": hardware(device),

@@ -62,6 +62,8 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group("pipeline")
         classifier_flags(group)
         group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
+        group.add_argument("--pretrained_encoder", type=Path, help="behind D, where D's file holds none")
+        group.add_argument("--pretrained_decoder", type=Path, help="of another file than the encoder")
         amp_flag(group)
         self.add_data_flags("name of a prepared data set (default: the one f was trained on)")
         self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")

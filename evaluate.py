@@ -33,7 +33,14 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device, **described_classifier(args))
+    pipeline = load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
     base_classifier = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
     name = args.dataset or pipeline.dataset
     dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)

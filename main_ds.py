@@ -25,11 +25,11 @@ import torch
 
 import cli
 from datasets import described_classifier, get_dataset, get_loader
-from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, names, prepare
+from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_front, names, prepare
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
-from training.front import TRAIN_METHODS, choose_trained, load_front, run_front
+from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
 from training.zeroth_order import ESTIMATORS, queries_of, surrogate_loss
@@ -84,7 +84,10 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO")
     classifier.requires_grad_(False)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
-    front, describe = load_front(args, channels, size, device)
+    front, describe = load_front(
+        channels, size, device, args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder,
+        args.model_type, args.arch, args.latent,
+    )  # fmt: skip
     front = prepare(front, device)
     choose_trained(front, args.train_method)
     args.dataset = args.dataset or made["dataset"]

@@ -49,7 +49,14 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--eps {args.eps:g}: nothing below 1/255 survives 8-bit images")
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device, **described_classifier(args))
+    pipeline = load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
     model = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
     name = args.dataset or pipeline.dataset
     dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)

@@ -152,7 +152,14 @@ def main(args: argparse.Namespace) -> None:
     }
 
     # ---- the same networks, as published and as we run them ----
-    pipeline = load_pipeline(args.classifier, args.pretrained_denoiser, device, **described_classifier(args))
+    pipeline = load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
     plain = base_as_published(args.classifier, args.pretrained_denoiser, args.sigma, device)
     published = plain
     if args.published_denoiser:

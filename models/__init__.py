@@ -2,7 +2,8 @@
 
 from models.black_box import BlackBox, QueriedClassifier, export_classifier, fingerprint, load_classifier
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
-from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline, must_fit
+from models.fronts import load_front
+from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
 from models.registry import build, kind_of, load_checkpoint, load_model, names, takes
 
 __all__ = [
@@ -19,9 +20,9 @@ __all__ = [
     "kind_of",
     "load_checkpoint",
     "load_classifier",
+    "load_front",
     "load_model",
     "load_pipeline",
-    "must_fit",
     "names",
     "prepare",
     "resolve_amp",

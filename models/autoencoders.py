@@ -55,6 +55,17 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+class Pair(nn.Module):
+    """An autoencoder whose halves come from two files. `latent_shape` is the encoder's."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.latent_shape = encoder, decoder, encoder.latent_shape
+
+    def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
 class AutoencodedDenoiser(nn.Module):
     """`Dec(E(D(x)))`, what stands before the classifier in AE-DS: a denoiser whose result goes through the bottleneck
     of an autoencoder."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from models.black_box import load_classifier
-from models.device import autocast
+from models.device import autocast, prepare
+from models.fronts import load_front
 from models.inference import frozen
-from models.registry import load_model, takes
 
 
 class DenoisedClassifier(nn.Module):
@@ -62,17 +62,12 @@ class Pipeline:
         return torch.compile(base, dynamic=False) if compiled else base
 
 
-def must_fit(path: Path, described: dict, channels: int, image_size: int) -> None:
-    """Raises ValueError unless the network of `path` takes the images that the classifier does."""
-    for what, own, wanted in zip(("channel(s)", "px"), takes(described), (channels, image_size), strict=True):
-        if own not in (None, wanted):
-            raise ValueError(f"{path}: made for {own} {what}, but the classifier takes {wanted}")
-
-
 def load_pipeline(
-    classifier: Path | str, denoiser: Path | None, device: torch.device | str = "cpu", **described: Any
-) -> Pipeline:
-    """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`.
+    classifier: Path | str, denoiser: Path | None, device: torch.device | str = "cpu", encoder: Path | None = None,
+    decoder: Path | None = None, **described: Any,
+) -> Pipeline:  # fmt: skip
+    """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`, the others as
+    in `load_front`.
 
     Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
     fit each other.
@@ -81,7 +76,8 @@ def load_pipeline(
     kwargs = made["arch_kwargs"]
     d = None
     if denoiser is not None:
-        d, trained = load_model(denoiser, "denoiser", device)
-        must_fit(denoiser, trained, kwargs["channels"], made["image_size"])
-        d = frozen(d)
+        d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder)
+        d = frozen(prepare(d, device))
+    elif encoder or decoder:
+        raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])

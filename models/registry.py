@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.autoencoders import AutoencodedDenoiser, Autoencoder
+from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
 from models.device import prepare
+from models.published import CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import read_tensors
 
 
@@ -22,9 +23,17 @@ def autoencoded(denoiser: dict[str, Any], autoencoder: dict[str, Any]) -> Autoen
     return AutoencodedDenoiser(*parts)
 
 
-DENOISERS: dict[str, Callable[..., nn.Module]] = {"nafnet": NAFNet, "dncnn": DnCNN}
+def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
+    """An autoencoder from the descriptions of its halves."""
+    halves = (build(half["arch"], **half["arch_kwargs"]) for half in (encoder, decoder))
+    return Pair(*halves)
+
+
+DENOISERS: dict[str, Callable[..., nn.Module]] = {"nafnet": NAFNet, "dncnn": DnCNN, "memnet": MemNet}
 # Everything that may stand before the classifier: images and a noise level → images.
 FRONTS = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
+HALVES = {"encoder": {"cifar_encoder_192_24": CifarEncoder}, "decoder": {"cifar_decoder_192_24": CifarDecoder}}
+OURS = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_resnet": cifar_classifier}
 
 
 def names(kind: str) -> list[str]:
@@ -33,22 +42,26 @@ def names(kind: str) -> list[str]:
 
 
 def kind_of(arch: str) -> str:
-    """`denoiser` (anything from images to images) or `classifier`: any name that is not one of ours is one of
-    torchvision's."""
+    """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`: any name that is not one of
+    ours is one of torchvision's."""
+    for half, architectures in HALVES.items():
+        if arch in architectures:
+            return half
     return "denoiser" if arch in FRONTS else "classifier"
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
     """A new network. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
     try:
-        return FRONTS[arch](**arch_kwargs) if arch in FRONTS else classifier(arch, **arch_kwargs)
+        return OURS[arch](**arch_kwargs) if arch in OURS else classifier(arch, **arch_kwargs)
     except TypeError as error:
         raise ValueError(f"--arch {arch}: {error}") from error
 
 
 def load_checkpoint(path: Path | str) -> dict:
-    """Read a checkpoint (plain types only). Raises FileNotFoundError or ValueError that names the file."""
-    checkpoint = read_tensors(path)
+    """Read a checkpoint (plain types only), a published one as if it were ours. Raises FileNotFoundError or ValueError
+    that names the file."""
+    checkpoint = as_ours(read_tensors(path))
     if not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
         raise ValueError(f"{path}: not a checkpoint of this project (no arch, arch_kwargs and state_dict in it)")
     return checkpoint
@@ -61,8 +74,9 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
     """
     checkpoint = load_checkpoint(path)
     arch = checkpoint["arch"]
-    if kind_of(arch) != kind:
-        raise ValueError(f"{path}: holds a {kind_of(arch)} ({arch}), but a {kind} is needed here")
+    if kind_of(arch) != kind and not (arch == "autoencoder" and kind in HALVES):
+        held, needed = (f"an {name}" if name == "encoder" else f"a {name}" for name in (kind_of(arch), kind))
+        raise ValueError(f"{path}: holds {held} ({arch}), but {needed} is needed here")
     model = build(arch, **checkpoint["arch_kwargs"])
     try:
         model.load_state_dict(checkpoint["state_dict"])
@@ -81,4 +95,6 @@ def takes(described: dict[str, Any]) -> tuple[int, int | None]:
     kwargs = described["arch_kwargs"]
     if described["arch"] == "ae_ds":
         return takes(kwargs["autoencoder"])
+    if described["arch"] in ("pair", *HALVES["encoder"], *HALVES["decoder"]):
+        return 3, 32
     return kwargs["channels"], kwargs.get("image_size")

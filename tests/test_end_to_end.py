@@ -156,7 +156,7 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)
     fails(1, ("one part only",), "main_ds", *common, "--train_method", "whole")
-    fails(1, (pipeline["mse"], "holds no autoencoder"), "main_ds", *common, "--model_type", "AE_DS",
+    fails(1, (pipeline["mse"], "an encoder is needed"), "main_ds", *common, "--model_type", "AE_DS",
           "--pretrained_encoder", pipeline["mse"])  # fmt: skip
     fails(2, ("--zo_method", "RGE"), "main_ds", *common, *zo, "--zo_method", "SPSA")
     assert not (tmp_path / "run").exists()

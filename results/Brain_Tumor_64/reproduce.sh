@@ -2,7 +2,7 @@
 # Every command behind results/Brain_Tumor_64, from the folder that Kaggle serves to the tables. Each one goes on where it
 # was interrupted; on another machine the numbers differ in the last digits, as floating point does.
 #
-#   results/Brain_Tumor_64/reproduce.sh DIR        DIR holds Training/ and Testing/; about 4 hours of one CPU core
+#   results/Brain_Tumor_64/reproduce.sh DIR        DIR holds Training/ and Testing/; about 5 hours of one CPU core
 set -euo pipefail
 source=${1:?give the folder that holds Training/ and Testing/}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,10 +13,10 @@ best=best.pth.tar
 # ---- data and models ----
 python prepare_data.py --dataset Brain_Tumor --source "$source" --protocol stratified
 classify=(train_classifier.py --dataset Brain_Tumor --optimizer SGD --lr 0.05 --weight_decay 5e-4 --resume)
-python "${classify[@]}" --epochs 50 --outdir $out/classifier
+python "${classify[@]}" --epochs 160 --outdir $out/classifier
 python ds_main.py --dataset Brain_Tumor --noise_sd 0.2 1.1 --epochs 40 --outdir $out/mse --resume
 stability=(--dataset Brain_Tumor --classifier $out/classifier/$best --pretrained_denoiser $out/mse/$best --mse_weight 10
-    --lr 3e-4 --resume)
+    --lr 5e-4 --resume)
 python main_ds.py "${stability[@]}" --noise_sd 0.25 --epochs 40 --outdir $out/stability_0.25
 python main_ds.py "${stability[@]}" --noise_sd 0.5 --epochs 25 --outdir $out/stability_0.5
 python main_ds.py "${stability[@]}" --noise_sd 1.0 --epochs 25 --outdir $out/stability_1.0
