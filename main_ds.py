@@ -25,20 +25,22 @@ import torch
 
 import cli
 from datasets import described_classifier, get_dataset, get_loader
-from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_front, names, prepare
+from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_front, load_model, names, prepare
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
 from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
-from training.zeroth_order import ESTIMATORS, queries_of, surrogate_loss
+from training.zeroth_order import ESTIMATORS, gradient, guided, queries_of, surrogate_loss
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
     cli.classifier_flags(model)
+    model.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
+                       help="checkpoints to train against in its place, one per step at random")  # fmt: skip
     model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
     model.add_argument("--pretrained_denoiser", type=Path, help="checkpoint to start from (default: from scratch)")
     model.add_argument("--pretrained_encoder", type=Path, help="an autoencoder's checkpoint, for AE_DS")
@@ -53,7 +55,8 @@ def get_args_parser() -> cli.Parser:
     flags.add_noise_flag(objective)
     zeroth = parser.add_argument_group("optimisation method")
     zeroth.add_argument("--optimization_method", choices=["FO", "ZO"], default="FO", help="with gradients, or queries")
-    zeroth.add_argument("--zo_method", choices=list(ESTIMATORS), default="RGE_orthogonal", help="gradient estimate")
+    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"], default="RGE_orthogonal",
+                        help="gradient estimate; guided: a surrogate's gradient first")  # fmt: skip
     zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
     zeroth.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step of the finite differences")
     zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
@@ -80,8 +83,11 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- models ----
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
-    if isinstance(classifier, QueriedClassifier) and not zeroth_order:
-        raise ValueError(f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO")
+    surrogates = load_surrogates(args, made, device)
+    if isinstance(classifier, QueriedClassifier) and not (zeroth_order or surrogates):
+        raise ValueError(
+            f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO or --surrogates"
+        )
     classifier.requires_grad_(False)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
@@ -103,6 +109,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- queries ----
     box = BlackBox(classifier)
     answer = classifier  # of the clean image, and on validation images
+    if (args.zo_method == "guided" and not surrogates) or (zeroth_order and surrogates and args.zo_method != "guided"):
+        raise ValueError("--zo_method guided and --surrogates go together; without ZO, surrogates take f's place")
     if zeroth_order:
         answer = box.query
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
@@ -114,17 +122,21 @@ def main(args: argparse.Namespace) -> None:
     def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         noisy, sd = add_noise(images, noise_sd)
         denoised, z, decode = run_front(front, noisy, sd)
+        model = surrogates[int(torch.randint(len(surrogates), ()))] if surrogates else classifier
         target = labels
         if args.objective == "stability":
             with torch.no_grad():
-                target = answer(images)
+                target = answer(images) if zeroth_order else model(images)
         if zeroth_order:
+            estimator = ESTIMATORS.get(args.zo_method) or guided(
+                lambda z: gradient(lambda z: objective(model(decode(z)), target), z)
+            )
             loss = surrogate_loss(
                 z, lambda points, sample: objective(box.query(decode(points)), target[sample]),
-                ESTIMATORS[args.zo_method], args.mu, args.q, args.zo_batch,
+                estimator, args.mu, args.q, args.zo_batch,
             )  # fmt: skip
         else:
-            loss = objective(classifier(decode(z)), target)
+            loss = objective(model(decode(z)), target)
         if args.mse_weight:
             loss = loss + args.mse_weight * losses.reconstruction(denoised, images)
         return loss
@@ -134,7 +146,8 @@ def main(args: argparse.Namespace) -> None:
         return found | ({"queries": box.queries} if zeroth_order else {})
 
     score = "val_agreement" if args.objective == "stability" else "val_accuracy"
-    fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": fingerprint(args.classifier)}
+    fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": fingerprint(args.classifier),
+             "surrogates_sha256": [fingerprint(path) for path in args.surrogates]}  # fmt: skip
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
     if zeroth_order and run.history:
         box.queries = run.history[-1]["queries"]
@@ -143,6 +156,19 @@ def main(args: argparse.Namespace) -> None:
     queries = f", {box.queries / len(train_data):.0f} queries per training image" if zeroth_order else ""
     print(f"accuracy on noisy validation images {best['val_accuracy']:.1%} (epoch {best['epoch']}){queries}: "
           f"{args.outdir}/best.pth.tar")  # fmt: skip
+
+
+def load_surrogates(args: argparse.Namespace, made: dict, device: torch.device) -> list[torch.nn.Module]:
+    """The classifiers of --surrogates, frozen. Raises ValueError if one takes other images, or knows other classes."""
+    surrogates = []
+    for path in args.surrogates:
+        surrogate, other = load_model(path, "classifier", device)
+        for name in ("channels", "num_classes"):
+            if other["arch_kwargs"][name] != made["arch_kwargs"][name]:
+                raise ValueError(f"--surrogates {path}: has {name} {other['arch_kwargs'][name]}, but the classifier "
+                                 f"{made['arch_kwargs'][name]}")  # fmt: skip
+        surrogates.append(surrogate.requires_grad_(False))
+    return surrogates
 
 
 def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> None:

@@ -131,6 +131,22 @@ def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
     assert queries[0] == queries[1]
 
 
+def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoencoder, data_dir, tmp_path, fails):
+    """Without a query in training; or one surrogate's gradient as the first of two directions."""
+    other = tmp_path / "other" / "best.pth.tar"
+    run_script("train_classifier", "--data_dir", data_dir, "--image_size", 32, "--epochs", 1, "--batch", 40,
+               "--seed", 5, "--outdir", other.parent)  # fmt: skip
+    folder = train("--surrogates", other, pipeline["classifier"], name="surrogates")
+    assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
+    folder = train("--optimization_method", "ZO", "--model_type", "AE_DS", "--pretrained_encoder", autoencoder,
+                   "--zo_method", "guided", "--q", 2, "--surrogates", other, name="guided")  # fmt: skip
+    row = json.loads((folder / "metrics.jsonl").read_text())
+    assert row["queries"] == 120 * 4 + 24 * 2
+    common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "run")
+    fails(1, ("guided", "--surrogates"), "main_ds", *common, "--optimization_method", "ZO", "--zo_method", "guided")
+    fails(1, (pipeline["mse"], "a classifier is needed"), "main_ds", *common, "--surrogates", pipeline["mse"])
+
+
 def test_surrogate_loss_has_the_estimate_as_its_gradient():
     z = torch.randn(3, 2, 4, 4, requires_grad=True)
     targets = torch.tensor([1.0, 2.0, 3.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -12,7 +13,7 @@ from conftest import run_script
 
 from training import losses, validation
 from training.noise import add_fixed_noise, add_noise, noise_range
-from training.optim import lr_factor
+from training.optim import AdamThenSGD, lr_factor
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
@@ -203,6 +204,34 @@ def test_resumed_equals_uninterrupted(train, script, monkeypatch):
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
     again = train(script, "cut", "--resume")  # finished: nothing changes
     same_weights(whole / "checkpoint.pth.tar", again / "checkpoint.pth.tar")
+
+
+def test_adam_then_sgd():
+    """Adam until the switch, SGD from there on, exactly as each alone; a state restored in between goes on alike."""
+
+    def run(kind: str, steps: int, start=None, save_at=None):
+        x = torch.nn.Parameter(torch.tensor([3.0, -2.0]) if start is None else start["x"].clone())
+        if kind == "both":
+            optimizer = AdamThenSGD([x], 0.1, 0.9, 0.01, adam_steps=3)
+        else:
+            optimizer = torch.optim.Adam([x], 0.1, weight_decay=0.01) if kind == "Adam" else torch.optim.SGD(
+                [x], 0.1, momentum=0.9, weight_decay=0.01)  # fmt: skip
+        if start is not None and "optimizer" in start:
+            optimizer.load_state_dict(start["optimizer"])
+        saved = None
+        for step in range(steps):
+            optimizer.zero_grad()
+            (x * x * torch.tensor([1.0, 2.0])).sum().backward()
+            optimizer.step()
+            if step + 1 == save_at:
+                saved = {"x": x.detach().clone(), "optimizer": copy.deepcopy(optimizer.state_dict())}
+        return x.detach(), saved
+
+    adam, _ = run("Adam", 3)
+    expected, _ = run("SGD", 2, {"x": adam})
+    found, saved = run("both", 5, save_at=4)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(run("both", 1, saved)[0], expected)
 
 
 def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):

@@ -41,7 +41,7 @@ def fit(
     is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and random
     state are restored. Raises FloatingPointError on a loss that is not finite.
     """
-    optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args)
+    optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
     start, best = 0, -math.inf
     if run.checkpoint is not None:

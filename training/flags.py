@@ -31,6 +31,8 @@ def add_training_flags(
     optimisation.add_argument("--epochs", type=cli.positive_int, default=epochs)
     optimisation.add_argument("--batch", type=cli.positive_int, default=32, help="images per step")
     optimisation.add_argument("--optimizer", choices=OPTIMIZERS, default="AdamW")
+    optimisation.add_argument("--switch_epoch", type=cli.positive_int, metavar="EPOCH",
+                              help="of AdamThenSGD: the last one with Adam (default: a third of all)")  # fmt: skip
     optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help="(peak) learning rate")
     optimisation.add_argument("--momentum", type=cli.non_negative_float, default=0.9, help="of SGD")
     optimisation.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay)

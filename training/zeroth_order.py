@@ -125,6 +125,13 @@ def guided(surrogate: Callable[[Tensor], Tensor]) -> Callable:
     return estimate
 
 
+def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """`∇_z Σ loss(z)` by backpropagation, for a surrogate of what may only be queried."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        return torch.autograd.grad(loss(z).sum(), z)[0]
+
+
 ESTIMATORS = {
     "RGE": rge,
     "RGE_orthogonal": rge_orthogonal,
