@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -35,6 +36,22 @@ def test_replayed_rules_agree_where_nothing_is_close():
     question = Question(0.25, 0.001, runner_up=True)
     found = replayed_accuracies(frequencies, labels, question, 100, 10_000, [0.0, 0.25 * norm.ppf(0.9), 0.75], 3)
     assert found["published"] == found["ours"] == pytest.approx([200 / 3, 100 / 3, 100 / 3])
+
+
+def test_gradient_estimates(pipeline, data_dir, tmp_path):
+    """All coordinates and all orthogonal directions point along the true gradient; fewer do less."""
+    run_script("ds_main", "--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 64,
+               "--epochs", 1, "--outdir", tmp_path / "ae")  # fmt: skip
+    run_script("benchmarks.gradient_estimates", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
+               "--pretrained_encoder", tmp_path / "ae" / "best.pth.tar", "--data_dir", data_dir, "--images", 2,
+               "--q", 8, 32, "--outdir", tmp_path)  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "cosine.csv").open()))
+    found = {(row["space"], row["estimator"], int(row["q"])): float(row["cosine"]) for row in rows}
+    assert {row["dimension"] for row in rows} == {"3072", "64"}
+    for name in ("CGE", "RGE_orthogonal"):
+        assert found["AE_DS", name, 64] > 0.95
+        assert found["AE_DS", name, 8] < found["AE_DS", name, 32] < found["AE_DS", name, 64]
+    assert (tmp_path / "cosine.png").stat().st_size > 1000
 
 
 def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):

@@ -21,7 +21,7 @@ ALLOWED = {
     "attacks/generate": {"attacks", "models", "datasets"},
     "evaluate": {"evaluation", "core", "models", "datasets"},
     "make_tables": {"evaluation"},
-    "benchmarks": {"core", "smoothing", "models", "datasets"},
+    "benchmarks": {"core", "smoothing", "models", "datasets", "training"},
     "core": {"smoothing"},
     "smoothing": set(),
     "cli": set(),

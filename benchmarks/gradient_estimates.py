@@ -1,0 +1,119 @@
+"""How well each zeroth-order estimate points along the true gradient, against the queries it takes.
+
+    python -m benchmarks.gradient_estimates --classifier runs/Phantom_MRI/classifier/best.pth.tar \\
+        --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar \\
+        --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --outdir results/zeroth_order
+
+The gradient of the stability loss at z, for noisy images of a split: z is the denoised image (DS) and, with an encoder,
+also its latent (AE_DS). Truth is backpropagation in float32. Writes cosine.csv (space, estimator, queries per
+image, mean cosine and relative error over the images) and cosine.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import cli
+import files
+from datasets import described_classifier, get_dataset
+from models import load_classifier, load_front, prepare, select_device
+from training import losses
+from training.front import run_front
+from training.noise import add_fixed_noise
+from training.zeroth_order import ESTIMATORS, gradient, in_batches, queries_of
+
+COLUMNS = ("space", "dimension", "estimator", "q", "queries", "cosine", "relative_error")
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_pipeline_flags()
+    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
+    parser.add_argument("--images", type=cli.positive_int, default=16, help="how many, spread over the split")
+    parser.add_argument("--q", type=cli.positive_int, nargs="+", default=[12, 24, 48, 96, 192, 384])
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
+    parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per pass")
+    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    device = select_device(args.device)
+
+    # ---- the pipeline ----
+    classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
+    classifier = classifier.requires_grad_(False)
+    size, channels = made["image_size"], made["arch_kwargs"]["channels"]
+    parts = {"DS": (args.pretrained_denoiser,)}
+    if args.pretrained_encoder:
+        parts["AE_DS"] = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
+    data = get_dataset(args.dataset or made["dataset"], args.split, size, args.protocol, channels, args.data_dir)
+    chosen = torch.linspace(0, len(data) - 1, args.images).long().tolist()
+    images = torch.stack([data[i][0] for i in chosen]).to(device)
+    noisy, sd = add_fixed_noise(images, (args.noise_sd, args.noise_sd), args.seed)
+
+    # ---- cosines ----
+    rows = []
+    for space, paths in parts.items():
+        front = prepare(load_front(channels, size, device, *paths, model_type=space)[0], device).eval()
+        with torch.no_grad():
+            target = classifier(images)
+            _, z, decode = run_front(front, noisy, sd)
+
+        def loss(points: torch.Tensor, sample: torch.Tensor, decode=decode, target=target) -> torch.Tensor:
+            return losses.stability(classifier(decode(points)), target[sample])
+
+        everyone, dimension = torch.arange(len(z), device=device), z[0].numel()
+        truth = gradient(lambda z: loss(z, everyone), z).flatten(1)  # noqa: B023 — used within this turn only
+        directions = {name: [q for q in args.q if q <= dimension] for name in ESTIMATORS}
+        if dimension <= 2 * max(args.q):
+            directions |= {name: [*directions[name], dimension] for name in ("CGE", "CGE_forward", "RGE_orthogonal")}
+        for name, counts in directions.items():
+            for q in tqdm(counts, desc=f"{space} {name}", disable=None, leave=False):
+                generator = torch.Generator(device=device).manual_seed(args.seed)
+                block = max(1, args.zo_batch // len(z))
+                found, queries = ESTIMATORS[name](in_batches(loss, args.zo_batch), z, args.mu, q, generator, block)
+                assert queries == queries_of(name, q)
+                cosine = F.cosine_similarity(found.flatten(1), truth).mean().item()
+                error = ((found.flatten(1) - truth).norm(dim=1) / truth.norm(dim=1)).mean().item()
+                rows.append((space, dimension, name, q, queries, f"{cosine:.4f}", f"{error:.4f}"))
+
+    # ---- table and figure ----
+    with files.replacing(args.outdir / "cosine.csv") as temporary, temporary.open("w", newline="") as stream:
+        csv.writer(stream).writerows([COLUMNS, *rows])
+    draw(rows, args.outdir / "cosine.png")
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    files.write_json(args.outdir / "cosine.json", settings)
+    print(f"{len(rows)} estimates of {len(images)} images' gradients: {args.outdir}/cosine.csv, cosine.png")
+
+
+def draw(rows: list[tuple], path: Path) -> None:
+    """One panel per space: cosine against queries, a line per estimator."""
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    spaces = list(dict.fromkeys((row[0], row[1]) for row in rows))
+    figure, axes = plt.subplots(1, len(spaces), figsize=(5 * len(spaces), 4), squeeze=False, layout="constrained")
+    for axis, (space, dimension) in zip(axes[0], spaces, strict=True):
+        for name in ESTIMATORS:
+            own = sorted((row[4], float(row[5])) for row in rows if row[0] == space and row[2] == name)
+            axis.plot(*zip(*own, strict=True), marker="o", markersize=3, label=name)
+        axis.set(title=f"{space}: z has {dimension} numbers", xlabel="queries per image", xscale="log", ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("cosine to the true gradient")
+    axes[0][-1].legend()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)
