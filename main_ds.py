@@ -25,7 +25,17 @@ import torch
 
 import cli
 from datasets import described_classifier, get_dataset, get_loader
-from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_front, load_model, names, prepare
+from models import (
+    BlackBox,
+    QueriedClassifier,
+    fingerprint,
+    frozen,
+    load_classifier,
+    load_front,
+    load_model,
+    names,
+    prepare,
+)
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
@@ -88,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO or --surrogates"
         )
-    classifier.requires_grad_(False)
+    classifier = frozen(classifier)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
         channels, size, device, args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder,
@@ -167,7 +177,7 @@ def load_surrogates(args: argparse.Namespace, made: dict, device: torch.device) 
             if other["arch_kwargs"][name] != made["arch_kwargs"][name]:
                 raise ValueError(f"--surrogates {path}: has {name} {other['arch_kwargs'][name]}, but the classifier "
                                  f"{made['arch_kwargs'][name]}")  # fmt: skip
-        surrogates.append(surrogate.requires_grad_(False))
+        surrogates.append(frozen(surrogate))
     return surrogates
 
 

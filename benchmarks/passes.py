@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models import DenoisedClassifier, autocast
-from models.inference import frozen
+from models import DenoisedClassifier, autocast, frozen
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from models.black_box import BlackBox, QueriedClassifier, export_classifier, fingerprint, load_classifier
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
 from models.fronts import load_front
+from models.inference import frozen
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
 from models.registry import build, kind_of, load_checkpoint, load_model, names, takes
 
@@ -16,6 +17,7 @@ __all__ = [
     "build",
     "export_classifier",
     "fingerprint",
+    "frozen",
     "hardware",
     "kind_of",
     "load_checkpoint",

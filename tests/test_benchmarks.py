@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
 from benchmarks.published import certify_as_published
+from benchmarks.zeroth_order import rge_as_published
 from smoothing.rules import Question
 
 
@@ -52,6 +53,21 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
         assert found["AE_DS", name, 64] > 0.95
         assert found["AE_DS", name, 8] < found["AE_DS", name, 32] < found["AE_DS", name, 64]
     assert (tmp_path / "cosine.png").stat().st_size > 1000
+
+
+def test_zeroth_order_benchmark_runs(pipeline, data_dir, tmp_path):
+    run_script("benchmarks.zeroth_order", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
+               "--data_dir", data_dir, "--batch", 4, "--q", 3, "--repeats", 1, "--outfile", tmp_path / "b.json")  # fmt: skip
+    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert (row["numbers"], row["queries"]) == (3072, 16)
+    assert row["ratio"] == pytest.approx(row["plain ms/query"] / row["ours ms/query"])
+
+
+def test_the_plain_loop_estimates_the_gradient():
+    torch.manual_seed(0)
+    slope = torch.linspace(-1, 1, 12)
+    found = rge_as_published(lambda z: z.flatten(1) @ slope, torch.zeros(4, 3, 2, 2), 0.1, 20_000)
+    torch.testing.assert_close(found.flatten(1), slope.expand(4, -1), atol=0.1, rtol=0)
 
 
 def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):

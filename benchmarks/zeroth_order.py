@@ -1,0 +1,130 @@
+"""A zeroth-order gradient estimate against the plain loop over directions, side by side in one run.
+
+    python -m benchmarks.zeroth_order --classifier runs/Phantom_MRI/classifier/best.pth.tar \\
+        --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --outfile results/benchmarks/zeroth_order.json
+
+RGE at the denoised image (DS), with an encoder also at the latent (AE_DS), of the same images with the same number of
+directions, in float32. The plain loop is the paper's: one forward pass of the batch per direction, the networks as they
+were trained. Ours is `training.zeroth_order` as main_ds.py runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn import functional as F
+
+import cli
+import files
+from datasets import described_classifier, get_dataset
+from models import frozen, hardware, load_classifier, load_front, prepare, select_device
+from training.front import run_front
+from training.noise import add_fixed_noise
+from training.zeroth_order import in_batches, rge
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_pipeline_flags()
+    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
+    parser.add_argument("--batch", type=cli.positive_int, default=32, help="images")
+    parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
+    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
+    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
+    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_common_flags()
+    return parser
+
+
+@torch.no_grad()
+def rge_as_published(loss: Callable[[Tensor], Tensor], z: Tensor, mu: float, q: int) -> Tensor:
+    """Zhang et al. 2022, eq. 4, direction by direction; `loss` maps `[B, *S]` to `[B]`."""
+    here, gradient = loss(z), torch.zeros_like(z)
+    for _ in range(q):
+        u = torch.randn_like(z)
+        u = u / u.flatten(1).norm(dim=1).view(-1, *[1] * (z.dim() - 1))
+        slope = (loss(z + mu * u) - here) / mu
+        gradient += slope.view(-1, *[1] * (z.dim() - 1)) * u
+    return gradient * z[0].numel() / q
+
+
+def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds of the fastest of `repeats` runs after one to warm up."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def main(args: argparse.Namespace) -> None:
+    device = select_device(args.device)
+    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
+    classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
+    size, channels = made["image_size"], made["arch_kwargs"]["channels"]
+    parts = {"DS": (args.pretrained_denoiser,)}
+    if args.pretrained_encoder:
+        parts["AE_DS"] = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
+    data = get_dataset(args.dataset or made["dataset"], args.split, size, args.protocol, channels, args.data_dir)
+    images = torch.stack([data[i][0] for i in range(args.batch)]).to(device)
+    noisy, sd = add_fixed_noise(images, (args.noise_sd, args.noise_sd), args.seed)
+
+    rows = []
+    for space, paths in parts.items():
+        front = load_front(channels, size, device, *paths, model_type=space)[0].to(device).eval()
+        plain_f, plain_front = (copy.deepcopy(m).to(memory_format=torch.contiguous_format) for m in (classifier, front))
+        ours_f, ours_front = frozen(classifier), prepare(front, device)
+        with torch.no_grad():
+            target = classifier(images).argmax(dim=1)
+            _, z, plain_decode = run_front(plain_front, noisy, sd)
+            _, _, decode = run_front(ours_front, noisy, sd)
+        z = z.contiguous()
+
+        def plain_loss(points: Tensor, decode=plain_decode, f=plain_f, target=target) -> Tensor:
+            return F.cross_entropy(f(decode(points)), target, reduction="none")
+
+        def our_loss(points: Tensor, sample: Tensor, decode=decode, f=ours_f, target=target) -> Tensor:
+            return F.cross_entropy(f(decode(points)), target[sample], reduction="none")
+
+        def ours(z=z, our_loss=our_loss) -> None:
+            generator = torch.Generator(device=device).manual_seed(args.seed)
+            rge(in_batches(our_loss, args.zo_batch), z, args.mu, args.q, generator, max(1, args.zo_batch // len(z)))
+
+        seconds = fastest(ours, args.repeats, device)
+        memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        )  # fmt: skip
+        plain = fastest(lambda z=z, loss=plain_loss: rge_as_published(loss, z, args.mu, args.q), args.repeats, device)
+        queries = args.batch * (args.q + 1)
+        rows.append({
+            "z": space,
+            "numbers": z[0].numel(),
+            "queries": queries,
+            "plain ms/query": 1000 * plain / queries,
+            "ours ms/query": 1000 * seconds / queries,
+            "ratio": plain / seconds,
+            "peak MiB": memory,
+        })  # fmt: skip
+    print(tabulate(rows, headers="keys", floatfmt=".3f"))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    files.write_json(
+        args.outfile, {"settings": settings, "hardware": hardware(device), "torch": torch.__version__, "rows": rows}
+    )
+    print(f"raw: {args.outfile}")
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)
