@@ -57,7 +57,8 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
 
 def test_zeroth_order_benchmark_runs(pipeline, data_dir, tmp_path):
     run_script("benchmarks.zeroth_order", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
-               "--data_dir", data_dir, "--batch", 4, "--q", 3, "--repeats", 1, "--outfile", tmp_path / "b.json")  # fmt: skip
+               "--data_dir", data_dir, "--batch", 4, "--q", 3, "--repeats", 1,
+               "--outfile", tmp_path / "b.json")  # fmt: skip
     (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert (row["numbers"], row["queries"]) == (3072, 16)
     assert row["ratio"] == pytest.approx(row["plain ms/query"] / row["ours ms/query"])
