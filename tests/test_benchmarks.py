@@ -14,6 +14,7 @@ from scipy.stats import norm
 from benchmarks.certification import replayed_accuracies
 from benchmarks.published import certify_as_published
 from benchmarks.zeroth_order import rge_as_published
+from models import build
 from smoothing.rules import Question
 
 
@@ -43,7 +44,12 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
     """All coordinates and all orthogonal directions point along the true gradient; fewer do less."""
     run_script("ds_main", "--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 64,
                "--epochs", 1, "--outdir", tmp_path / "ae")  # fmt: skip
-    run_script("benchmarks.gradient_estimates", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
+    torch.manual_seed(0)
+    described = {"arch": "cifar_resnet", "arch_kwargs": {"channels": 3, "depth": 8, "num_classes": 4}}
+    net = build(described["arch"], **described["arch_kwargs"])
+    described |= {"dataset": "Phantom_MRI", "image_size": 32, "state_dict": net.state_dict()}
+    torch.save(described, tmp_path / "f.pth.tar")
+    run_script("benchmarks.gradient_estimates", "--classifier", tmp_path / "f.pth.tar", "--denoiser", pipeline["mse"],
                "--pretrained_encoder", tmp_path / "ae" / "best.pth.tar", "--data_dir", data_dir, "--images", 2,
                "--q", 8, 32, "--outdir", tmp_path)  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "cosine.csv").open()))

@@ -134,8 +134,8 @@ def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
 def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoencoder, data_dir, tmp_path, fails):
     """Without a query in training; or one surrogate's gradient as the first of two directions."""
     other = tmp_path / "other" / "best.pth.tar"
-    run_script("train_classifier", "--data_dir", data_dir, "--image_size", 32, "--epochs", 1, "--batch", 40,
-               "--seed", 5, "--outdir", other.parent)  # fmt: skip
+    run_script("train_classifier", "--data_dir", data_dir, "--image_size", 32, "--arch", "mobilenet_v3_small",
+               "--epochs", 1, "--batch", 40, "--seed", 5, "--outdir", other.parent)  # fmt: skip
     folder = train("--surrogates", other, pipeline["classifier"], name="surrogates")
     assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
     folder = train("--optimization_method", "ZO", "--model_type", "AE_DS", "--pretrained_encoder", autoencoder,
