@@ -131,6 +131,22 @@ def test_accuracy_against_labels_and_against_a_reference():
     assert both == {"val_accuracy": 0.75, "val_agreement": 1.0}
 
 
+def test_validation_takes_several_draws_of_noise():
+    """A coin that the noise throws: eight throws per image, the same ones every time, and other images' are others."""
+    thrown = []
+
+    def coin(x, sd):
+        thrown.append(x[:, 0, 0, 0] > 0.5)
+        return torch.stack([torch.zeros(len(x)), thrown[-1].float() - 0.5], dim=1)
+
+    loader = [(torch.full((50, 1, 2, 2), 0.5), torch.ones(50, dtype=torch.long))] * 2
+    found = [validation.accuracy(coin, loader, torch.device("cpu"), (0.25, 0.25)) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0]["val_accuracy"] == pytest.approx(torch.cat(thrown[:16]).float().mean().item())
+    assert found[0]["val_accuracy"] == pytest.approx(0.5, abs=3 * 0.5 / 800**0.5)
+    assert len({tuple(each.tolist()) for each in thrown}) == 16
+
+
 # ---- schedules -------------------------------------------------------------------------------------------------------
 
 

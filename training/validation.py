@@ -11,6 +11,9 @@ from training import losses
 from training.noise import add_fixed_noise
 
 NOISE_SEED = 20260  # of the validation noise: the same in every epoch and every run
+DRAWS = (
+    8  # per image: with one, `best` is the epoch that its noise happened to suit (measured: 1.5 points in 328 images)
+)
 
 
 def accuracy(
@@ -19,22 +22,27 @@ def accuracy(
     device: torch.device,
     noise_sd: tuple[float, float],
     reference: Callable[[Tensor], Tensor] | None = None,
+    draws: int = DRAWS,
 ) -> dict[str, float]:
-    """`val_accuracy`: share of images where `classify(images + noise, noise_sd [B]) → logits` finds the label; with a
-    `reference` also `val_agreement`: where it answers as that classifier does on the clean image.
+    """`val_accuracy`: share of images, each under `draws` draws of noise, where `classify(images + noise, noise_sd [B])
+    → logits` finds the label; with a `reference` also `val_agreement`: where it answers as that classifier does on the
+    clean image.
 
-    A range of (0, 0) is no noise.
+    A range of (0, 0) is no noise, and takes one draw.
     """
+    draws = draws if noise_sd[1] > 0 else 1
     hits = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
     count = 0
     for batch, (images, labels) in enumerate(loader):
         images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
-        noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch)
-        predictions = classify(noisy, sd).argmax(dim=1)
-        hits["val_accuracy"] += (predictions == labels).sum().item()
-        if reference is not None:
-            hits["val_agreement"] += (predictions == reference(images).argmax(dim=1)).sum().item()
-        count += len(labels)
+        answers = None if reference is None else reference(images).argmax(dim=1)
+        for draw in range(draws):
+            noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch + 10_000 * draw)
+            predictions = classify(noisy, sd).argmax(dim=1)
+            hits["val_accuracy"] += (predictions == labels).sum().item()
+            if answers is not None:
+                hits["val_agreement"] += (predictions == answers).sum().item()
+        count += draws * len(labels)
     return {name: number / count for name, number in hits.items()}
 
 
