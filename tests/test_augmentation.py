@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.augmentation import random_affine, random_contrast
+from training.augmentation import random_affine, random_blur, random_contrast
 
 
 def test_contrast_closed_forms():
@@ -33,3 +33,21 @@ def test_augmentation_closed_forms():
     assert moved.min() >= 0
     assert moved.max() <= 1
     assert (moved - images).abs().amax(dim=(1, 2, 3)).min() > 0.05  # each image is moved
+
+
+def test_blur_closed_forms():
+    """A point becomes a Gaussian of the drawn width, with the same sum; flat images and unblurred ones stay."""
+    point = torch.zeros(200, 1, 41, 41)
+    point[:, :, 20, 20] = 1
+    torch.manual_seed(0)
+    blurred = random_blur(point, most=0.05, blurred=1)
+    torch.testing.assert_close(blurred.sum(dim=(1, 2, 3)), torch.ones(200))
+    offsets = torch.arange(41) - 20.0
+    for axis in (1, 2):  # the variance along each axis is that of the Gaussian
+        variance = (blurred.sum(dim=(1, axis + 1)) * offsets**2).sum(dim=1)
+        assert 1.9**2 < variance.max() <= 2.05**2
+        assert variance.min() < 0.1
+    flat = torch.full((3, 3, 8, 8), 0.7)
+    torch.testing.assert_close(random_blur(flat, blurred=1), flat)
+    images = torch.rand(5, 3, 16, 16)
+    torch.testing.assert_close(random_blur(images, blurred=0), images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,8 +44,9 @@ def random_affine(
 
 
 def random_changes(images: Tensor) -> Tensor:
-    """What a classifier must not mind in `[B, C, H, W]`: where the head lies, and how bright its tissues are."""
-    return random_contrast(random_affine(images))
+    """What a classifier must not mind in `[B, C, H, W]`: where the head lies, how bright its tissues are, how sharp the
+    image is."""
+    return random_blur(random_contrast(random_affine(images)))
 
 
 def random_contrast(images: Tensor, gamma: float = 0.3, gain: float = 0.2) -> Tensor:
@@ -56,3 +59,22 @@ def random_contrast(images: Tensor, gamma: float = 0.3, gain: float = 0.2) -> Te
         return ((torch.rand(len(images)) * 2 - 1) * limit).to(images.device).view(-1, 1, 1, 1)
 
     return (images ** uniform(gamma).exp() * (1 + uniform(gain))).clamp(0, 1)
+
+
+def random_blur(images: Tensor, most: float = 0.025, blurred: float = 0.5) -> Tensor:
+    """Gaussian blur of a share `blurred` of `[B, C, H, W]`, with a standard deviation of up to `most` of the side.
+
+    Scanners resolve more or less; and what a denoiser returns is smoother than any image, so that a classifier which
+    needs the finest detail is the first to err behind one.
+    """
+    count, channels, height, width = images.shape
+    sd = torch.rand(count) * most * width * (torch.rand(count) < blurred)
+    reach = max(1, math.ceil(3 * most * width))
+    offsets = torch.arange(-reach, reach + 1)
+    weights = torch.exp(-0.5 * (offsets / sd.clamp(min=1e-3).view(-1, 1)) ** 2)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0).to(images)
+    x = images.reshape(1, count * channels, height, width)
+    for shape, padding in (((1, -1), (reach, reach, 0, 0)), ((-1, 1), (0, 0, reach, reach))):
+        kernel = weights.view(count * channels, 1, *(len(offsets) if side == -1 else 1 for side in shape))
+        x = F.conv2d(F.pad(x, padding, mode="replicate"), kernel, groups=count * channels)
+    return x.view_as(images)
