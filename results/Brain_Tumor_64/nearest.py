@@ -1,0 +1,42 @@
+"""Why the published Testing folder is hard: how near its images are to training images, and of which class those are.
+
+    PYTHONPATH=. python results/Brain_Tumor_64/nearest.py runs/Brain_Tumor_64/classifier/best.pth.tar \\
+        runs/Brain_Tumor_64_official/Dataset results/Brain_Tumor_64/nearest.json
+
+Per protocol and split: the median Euclidean distance (64 px, grey) to the nearest training image, and the share whose
+class it has. Then the classifier's accuracy on the test split of `stratified`, by the folder that an image came from.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import files
+from datasets import get_dataset
+from models import load_pipeline
+
+
+def load(split: str, folder: str):
+    data = get_dataset("Brain_Tumor", split, 64, data_dir=Path(folder))
+    return data, torch.stack([data[i][0] for i in range(len(data))])
+
+
+result = {}
+for protocol, folder in (("official", sys.argv[2]), ("stratified", "Dataset")):
+    train, known = load("train", folder)
+    for split in ("val", "test"):
+        data, images = load(split, folder)
+        distance, nearest = torch.cdist(images[:, 0].flatten(1), known[:, 0].flatten(1)).min(dim=1)
+        same = train.labels[nearest] == data.labels
+        result[f"{protocol} {split}"] = {"images": len(data), "median distance": distance.median().item(),
+                                         "same class": same.float().mean().item()}  # fmt: skip
+classify = load_pipeline(Path(sys.argv[1]), None).at(0)
+with torch.inference_mode():
+    right = torch.cat([classify(part).argmax(dim=1) for part in images.split(64)]) == data.labels
+rows = [row for row in data.manifest.rows if row["split"] == "test" and not row["excluded"]]
+for name in ("Training", "Testing"):
+    own = torch.tensor([row["path"].startswith(name) for row in rows])
+    result[f"accuracy on images from {name}"] = {"images": int(own.sum()), "accuracy": right[own].float().mean().item()}
+files.write_json(sys.argv[3], result)
+print(result)
