@@ -34,7 +34,7 @@ import files
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import dataset_info, described_classifier, get_dataset
+from datasets import dataset_info, get_dataset, pipeline_parts
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
 from models import Pipeline, fingerprint, hardware, load_pipeline, resolve_amp, select_device
 from smoothing.noise import KINDS
@@ -100,14 +100,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
 
     # ---- the pipeline, and what it is asked ----
-    pipeline = load_pipeline(
-        args.classifier,
-        args.pretrained_denoiser,
-        device,
-        args.pretrained_encoder,
-        args.pretrained_decoder,
-        **described_classifier(args),
-    )
+    pipeline = load_pipeline(**pipeline_parts(args), device=device)
     settings = describe(args, pipeline, device)
     if args.predict:
         answers = [

@@ -110,6 +110,13 @@ def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names} | {"num_classes": classes}
 
 
+def pipeline_parts(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of a pipeline (`cli.Parser.add_pipeline_flags`), for `models.load_pipeline`."""
+    parts = {"classifier": args.classifier, "denoiser": args.pretrained_denoiser}
+    parts |= {"encoder": args.pretrained_encoder, "decoder": args.pretrained_decoder}
+    return parts | described_classifier(args)
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """`manifest.csv` (one dict per image, all text) and the settings it was made with (`manifest.json`)."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import cli
 import files
-from datasets import described_classifier, get_dataset, get_loader
+from datasets import get_dataset, get_loader, pipeline_parts
 from evaluation.metrics import summarize
 from models import load_pipeline, resolve_amp, select_device
 
@@ -33,14 +33,7 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(
-        args.classifier,
-        args.pretrained_denoiser,
-        device,
-        args.pretrained_encoder,
-        args.pretrained_decoder,
-        **described_classifier(args),
-    )
+    pipeline = load_pipeline(**pipeline_parts(args), device=device)
     base_classifier = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
     name = args.dataset or pipeline.dataset
     dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)

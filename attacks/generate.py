@@ -24,7 +24,7 @@ if __package__ in (None, ""):  # run as a file: the project's root is where its 
 import cli
 import files
 from attacks import ATTACKS
-from datasets import described_classifier, get_dataset, get_loader
+from datasets import get_dataset, get_loader, pipeline_parts
 from models import load_pipeline, resolve_amp, select_device
 
 COLUMNS = ("idx", "path", "source", "split", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
@@ -49,14 +49,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--eps {args.eps:g}: nothing below 1/255 survives 8-bit images")
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(
-        args.classifier,
-        args.pretrained_denoiser,
-        device,
-        args.pretrained_encoder,
-        args.pretrained_decoder,
-        **described_classifier(args),
-    )
+    pipeline = load_pipeline(**pipeline_parts(args), device=device)
     model = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
     name = args.dataset or pipeline.dataset
     dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)

@@ -29,7 +29,7 @@ import files
 from benchmarks.passes import Levers, milliseconds_per_draw, peak_flops, time_levers
 from benchmarks.published import certify_as_published
 from core import Smooth
-from datasets import described_classifier, get_dataset
+from datasets import get_dataset, pipeline_parts
 from models import DenoisedClassifier, hardware, load_model, load_pipeline, resolve_amp, select_device
 from smoothing.engine import count_votes
 from smoothing.noise import Noise
@@ -152,14 +152,7 @@ def main(args: argparse.Namespace) -> None:
     }
 
     # ---- the same networks, as published and as we run them ----
-    pipeline = load_pipeline(
-        args.classifier,
-        args.pretrained_denoiser,
-        device,
-        args.pretrained_encoder,
-        args.pretrained_decoder,
-        **described_classifier(args),
-    )
+    pipeline = load_pipeline(**pipeline_parts(args), device=device)
     plain = base_as_published(args.classifier, args.pretrained_denoiser, args.sigma, device)
     published = plain
     if args.published_denoiser:
