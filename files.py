@@ -1,13 +1,15 @@
-"""Files that are never half-written, and fingerprints of files."""
+"""Files that are never half-written, tables that go on after an interruption, and fingerprints of files."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 
@@ -48,6 +50,68 @@ def read_json(path: Path | str) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
+
+
+class Table:
+    """A table that grows by whole lines (`.csv`: with commas, else with tabs) and goes on after any interruption; what
+    it was made with lies beside it in `<file>.json`.
+
+    `rows` holds the lines that were there already, as dicts of text. Raises ValueError, naming the file as `what`, if
+    it was made with other `settings` (those in `not_compared` apart) or columns, or has no settings beside it.
+    """
+
+    def __init__(
+        self, path: Path, columns: Sequence[str], settings: dict, not_compared: Collection[str] = (),
+        what: str = "--outfile", cure: str = "name another file",
+    ) -> None:  # fmt: skip
+        self.path, self._separator = path, "," if path.suffix == ".csv" else "\t"
+        header, beside = self._line(columns), settings_path(path)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(beside, settings)
+            write_text(path, header)
+        if not beside.is_file():
+            raise ValueError(f"{what} {path}: exists without its settings {beside.name}; {cure}")
+        changed = differences(read_json(beside), json.loads(json.dumps(settings)), not_compared)
+        if changed:
+            raise ValueError(f"{what} {path}: was made with {changed}; {cure} or delete it")
+        # A torn last line is cut off; a file that lost even its header gets it back.
+        *lines, torn = path.read_text(encoding="utf-8").split("\n")
+        if torn or not lines:
+            write_text(path, "".join(f"{line}\n" for line in lines) or header)
+        if lines and f"{lines[0]}\n" != header:
+            raise ValueError(f"{what} {path}: has other columns ({lines[0]}); {cure} or delete it")
+        self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
+        self._stream = path.open("a", encoding="utf-8", newline="")
+
+    def append(self, *values: object) -> None:
+        """Write a line, all of it or (when killed) a torn one that the next run cuts off."""
+        self._stream.write(self._line(values))
+        self._stream.flush()
+
+    def close(self, order: Callable[[str], object]) -> None:
+        """Close the file and, if lines were finished out of `order` (their key), sort them."""
+        self._stream.close()
+        header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        in_order = sorted(lines, key=order)
+        if lines != in_order:
+            write_text(self.path, "".join([header, *in_order]))
+
+    def _line(self, values: Sequence[object]) -> str:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._separator, lineterminator="\n").writerow(values)
+        return text.getvalue()
+
+
+def settings_path(path: Path) -> Path:
+    """Where the settings of a table lie."""
+    return Path(f"{path}.json")
+
+
+def differences(before: dict, now: dict, not_compared: Collection[str] = ()) -> str:
+    """The compared settings that are not the same, as text for the user; empty if there are none."""
+    changed = [key for key in now | before if key not in not_compared and before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key)} (now {now.get(key)})" for key in changed)
 
 
 def sha256(path: Path | str) -> str:

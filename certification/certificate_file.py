@@ -16,7 +16,7 @@ from evaluation.certificates import COLUMNS, read_rows
 NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
 
 
-class CertificateFile:
+class CertificateFile(files.Table):
     """Opens `path` for appending. `done` holds the indices that are in it already.
 
     `extra` names the columns to the right of the six standard ones. Raises ValueError if `path` was made with other
@@ -24,50 +24,12 @@ class CertificateFile:
     """
 
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
-        self.path = path
-        header = "\t".join((*COLUMNS, *extra)) + "\n"
-        beside = settings_path(path)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(beside, settings)
-            files.write_text(path, header)
-        if not beside.is_file():
-            raise ValueError(f"--outfile {path}: exists without its settings {beside.name}; name another file")
-        what = differences(files.read_json(beside), settings)
-        if what:
-            raise ValueError(f"--outfile {path}: was made with {what}; name another file or delete it")
-        # A torn last line is cut off; a file that lost even its header gets it back.
-        *lines, torn = path.read_text(encoding="utf-8").split("\n")
-        if torn or not lines:
-            files.write_text(path, "".join(f"{line}\n" for line in lines) or header)
-        if lines and f"{lines[0]}\n" != header:
-            raise ValueError(f"--outfile {path}: has other columns ({lines[0]}); name another file or delete it")
-        self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if len(lines) > 1 else set()
-        self._stream = path.open("a", encoding="utf-8")
-
-    def append(self, *values: object) -> None:
-        """Write one image's line, all of it or (when killed) a torn one that the next run cuts off."""
-        self._stream.write("\t".join(map(str, values)) + "\n")
-        self._stream.flush()
+        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED)
+        self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
 
     def close(self) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
-        self._stream.close()
-        header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        in_order = sorted(lines, key=_index)
-        if lines != in_order:
-            files.write_text(self.path, "".join([header, *in_order]))
-
-
-def settings_path(path: Path) -> Path:
-    """Where the settings of a TSV lie."""
-    return Path(f"{path}.json")
-
-
-def differences(before: dict, now: dict) -> str:
-    """The compared settings that are not the same, as text for the user; empty if there are none."""
-    changed = [key for key in now | before if key not in NOT_COMPARED and before.get(key) != now.get(key)]
-    return ", ".join(f"{key} {before.get(key)} (now {now.get(key)})" for key in changed)
+        super().close(_index)
 
 
 def shard_path(path: Path, shard: tuple[int, int]) -> Path:
@@ -84,14 +46,14 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
     seen: dict[int, Path] = {}
     lines: list[str] = []
     for path in paths:
-        beside = settings_path(path)
+        beside = files.settings_path(path)
         if not (path.is_file() and beside.is_file()):
             raise FileNotFoundError(f"{path if beside.is_file() else beside} is missing")
         settings = files.read_json(beside)
         if "/" not in str(settings.get("shard")):
             raise ValueError(f"{path}: is not a shard (its settings name none)")
         first = first or settings
-        what = differences(first, settings) or _run_differs(first, settings)
+        what = files.differences(first, settings, NOT_COMPARED) or _run_differs(first, settings)
         if what:
             raise ValueError(f"{path}: is of another run than {paths[0]}: {what}")
         number = int(settings["shard"].partition("/")[0])
@@ -108,7 +70,7 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
     if len(seen) < count:
         gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
         raise ValueError(f"shards are missing: {gaps}")
-    files.write_json(settings_path(outfile), {**first, "shard": None})
+    files.write_json(files.settings_path(outfile), {**first, "shard": None})
     files.write_text(outfile, "".join([header, *sorted(lines, key=_index)]))
     return len(lines)
 
