@@ -96,12 +96,12 @@ class Smooth:
         Arguments as in `certify`.
         """
         _check(1, n, alpha, batch_size)
-        counts = self._sample_under_noise(self._noise(x, index), 0, n, batch_size)
-        c_hat_b, c_hat_a = np.argsort(counts, kind="stable")[-2:].tolist()
-        n_a, n_b = int(counts[c_hat_a]), int(counts[c_hat_b])
-        if binomtest(n_a, n_a + n_b, p=0.5).pvalue > alpha:
-            return Smooth.ABSTAIN
-        return c_hat_a
+        return decide(self._sample_under_noise(self._noise(x, index), 0, n, batch_size), alpha)
+
+    def sample(self, x: Tensor, n: int, batch_size: int, index: int = 0) -> np.ndarray:
+        """SAMPLEUNDERNOISE of Cohen et al. 2019: int `[K]` votes of f(x + n) over n draws, those of `predict`."""
+        _check(1, n, 0.5, batch_size)
+        return self._sample_under_noise(self._noise(x, index), 0, n, batch_size)
 
     def _sample_under_noise(self, noise: Noise, first: int, num: int, batch_size: int) -> np.ndarray:
         """Votes of f(x + n) over the draws first … first + num - 1: int `[K]`."""
@@ -168,6 +168,16 @@ class Smooth:
             rule = FixedDraws(question, n)
         everything = itertools.chain([first], stream)
         yield from certify_images(self.base_classifier, self.num_classes, everything, rule, n0, batch_size)
+
+
+def decide(counts: np.ndarray, alpha: float) -> int:
+    """The second half of PREDICT: the class with most votes, right with probability at least 1 - alpha, or ABSTAIN
+    where it does not lead significantly. `counts` `[K]` may also be the summed votes of groups of classes."""
+    c_hat_b, c_hat_a = np.argsort(counts, kind="stable")[-2:].tolist()
+    n_a, n_b = int(counts[c_hat_a]), int(counts[c_hat_b])
+    if binomtest(n_a, n_a + n_b, p=0.5).pvalue > alpha:
+        return ABSTAIN
+    return c_hat_a
 
 
 def _check(n0: int, n: int, alpha: float, batch_size: int) -> None:
