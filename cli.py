@@ -57,8 +57,9 @@ class Parser(argparse.ArgumentParser):
         )
         group.add_argument("--protocol", choices=["official", "stratified"], help="refuse a manifest of the other one")
 
-    def add_pipeline_flags(self) -> None:
-        """Add the parts of a trained pipeline and the images that go through it."""
+    def add_pipeline_flags(self, split: bool = True) -> None:
+        """Add the parts of a trained pipeline and the images that go through it; without --split where a script has
+        its own."""
         group = self.add_argument_group("pipeline")
         classifier_flags(group)
         group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
@@ -66,7 +67,8 @@ class Parser(argparse.ArgumentParser):
         group.add_argument("--pretrained_decoder", type=Path, help="of another file than the encoder")
         amp_flag(group)
         self.add_data_flags("name of a prepared data set (default: the one f was trained on)")
-        self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
+        if split:
+            self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]

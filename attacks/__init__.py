@@ -1,8 +1,103 @@
-"""Attacks: one pure function per file, same first arguments (model, inputs, labels).
+"""Attacks: one pure function per file, same first arguments (model, inputs, labels), and the table of all of them.
 
-`generate.py` is the script that writes attacked images.
+`generate.py` is the script that writes attacked images, `check_certificates.py` the one that attacks certified ones.
 """
 
-from attacks.fgsm import fgsm
+from __future__ import annotations
 
-ATTACKS = {"FGSM": fgsm}
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.budget import per_image, project
+from attacks.ddn import ddn
+from attacks.fgsm import fgsm
+from attacks.hopskipjump import hopskipjump
+from attacks.library import LIBRARY, library_attack
+from attacks.pgd import pgd
+
+DEFAULT_EPS = {"Linf": 8 / 255, "L2": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """What an attack is told: `norm`, `eps` (None: find the least), `steps`, one random `generators[i]` per image, and
+    `starts`, images of all classes for those that need one to begin at."""
+
+    norm: str
+    eps: float | None
+    steps: int
+    generators: Sequence[torch.Generator] | None = None
+    starts: Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """`run(model, inputs, labels, how)` → images, and what it needs.
+
+    `norms`: those it knows, its default first. `budget`: it stays within an eps; else it looks for the least norm.
+    `gradients`: or, if False, the labels are enough. `alone`: runs image by image, whatever the batch.
+    """
+
+    run: Callable[[Callable, Tensor, Tensor, How], Tensor]
+    norms: tuple[str, ...]
+    steps: int
+    budget: bool = False
+    gradients: bool = True
+    alone: bool = False
+
+
+def _of_library(name: str) -> Attack:
+    def run(model: Callable, x: Tensor, y: Tensor, how: How) -> Tensor:
+        return library_attack(name, model, x, y, how.norm, how.eps if entry.eps else None, how.steps, how.generators)
+
+    entry = LIBRARY[name]
+    return Attack(run, tuple(entry.functions), entry.default_steps, budget=entry.eps is not None, alone=entry.alone)
+
+
+ATTACKS: dict[str, Attack] = {
+    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), 1, budget=True),
+    "PGD": Attack(
+        lambda model, x, y, how: pgd(model, x, y, how.eps, how.norm, how.steps, generators=how.generators),
+        ("Linf", "L2"), 40, budget=True,
+    ),
+    "DDN": Attack(lambda model, x, y, how: ddn(model, x, y, how.steps), ("L2",), 100),
+    "HSJ": Attack(
+        lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts),
+        ("L2",), 20, gradients=False, alone=True,
+    ),
+    **{name: _of_library(name) for name in LIBRARY},
+}  # fmt: skip
+
+
+def settle(name: str, norm: str | None, eps: float | None, steps: int | None, max_norm: float | None) -> How:
+    """The settings of the attack called `name`, with its defaults for what is None. `eps` is for attacks with a budget,
+    `max_norm` for the others: what they find is then cut to that length.
+
+    Raises ValueError that names the flag if the attack is unknown or does not know the norm.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"--attack {name}: unknown; known are {', '.join(ATTACKS)}")
+    attack = ATTACKS[name]
+    if norm is not None and norm not in attack.norms:
+        raise ValueError(f"--norm {norm}: {name} knows {' and '.join(attack.norms)}")
+    norm = norm or attack.norms[0]
+    limit = (eps or DEFAULT_EPS[norm]) if attack.budget else max_norm
+    if limit is not None and norm not in DEFAULT_EPS:
+        raise ValueError(f"--max_norm: there is no budget in {norm}, only in {' and '.join(DEFAULT_EPS)}")
+    return How(norm, limit, steps or attack.steps)
+
+
+def run_attack(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, how: How) -> Tensor:
+    """The attacked images, in [0, 1] and, where there is a limit, within it."""
+    attacked = ATTACKS[name].run(model, inputs, labels, how).detach()
+    if how.eps is None:
+        return attacked.clamp(0, 1)
+    return inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
+
+
+def labels_only() -> list[str]:
+    """The attacks that work on a black box."""
+    return [name for name, attack in ATTACKS.items() if not attack.gradients]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attacks.budget import check_inputs
+
 
 def fgsm(
     model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, eps: float, targeted: bool = False
@@ -23,10 +25,7 @@ def fgsm(
     Returns the attacked images, whether they fool the model or not: compare predictions to know.
     Raises ValueError if inputs leave [0, 1] or eps is not positive.
     """
-    if inputs.min() < 0 or inputs.max() > 1:
-        raise ValueError("inputs must lie in [0, 1]: put the normalisation inside the model")
-    if not eps > 0:
-        raise ValueError(f"eps must be > 0, got {eps}")
+    check_inputs(inputs, eps)
     with torch.enable_grad():
         x = inputs.detach().clone().requires_grad_(True)
         # Summed, so that each image's gradient is its own whatever the batch.

@@ -1,21 +1,26 @@
-"""Attack a pipeline on a split and save the images losslessly, with what became of each.
+"""Attack a pipeline and save the images losslessly, with what became of each.
 
-    python -m attacks.generate --classifier runs/Phantom_MRI/classifier/best.pth.tar --attack FGSM --eps 0.03
+    python attacks/generate.py --classifier runs/Phantom_MRI/classifier/best.pth.tar --attack FGSM PGD DDN \\
+        --split train val test
+    python attacks/generate.py --classifier … --pretrained_denoiser … --target smoothed --noise_sd 0.25 --attack PGD \\
+        --norm L2 --eps 0.5 --suffix _smoothed
 
-writes Dataset/<name>/AT_<ATTACK>/<label>/<image>.png and AT_<ATTACK>/manifest.csv: source, label, predictions and
-success before and after the 8-bit round trip, L2 and L∞ of what was saved, on the [0, 1] pixel scale.
+writes Dataset/<name>/AT_<ATTACK>/<label>/<split>_<idx>.png (AT_<ATTACK>_<NORM> where the norm is not the attack's
+first) and manifest.csv: source, label, predictions and success before and after the 8-bit round trip, L2 and L∞ of what
+was saved on the [0, 1] scale, queries, seconds. A success turns a right answer into a wrong class; a failed attempt is
+saved too, with success 0. The budget holds for the saved image. The same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import dataclasses
+import shlex
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
@@ -23,83 +28,159 @@ if __package__ in (None, ""):  # run as a file: the project's root is where its 
 
 import cli
 import files
-from attacks import ATTACKS
-from datasets import get_dataset, get_loader, pipeline_parts
-from models import load_pipeline, resolve_amp, select_device
-
-COLUMNS = ("idx", "path", "source", "split", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
-           "success_saved", "l2", "linf")  # fmt: skip
+from attacks import ATTACKS, How, labels_only, run_attack, settle
+from attacks.budget import to_8bit
+from attacks.folder import AttackedFolder, read_attacked, starting_images
+from attacks.randomness import image_generator
+from attacks.targets import TARGETS, Target, make_target
+from datasets import SPLITS, ImageDataset, get_dataset, pipeline_parts, read_manifest
+from models import Pipeline, QueriedClassifier, fingerprint, hardware, load_pipeline, resolve_amp, select_device
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.25, help="what the denoiser is told")
-    parser.add_argument("--attack", choices=list(ATTACKS), default="FGSM")
-    parser.add_argument("--eps", type=cli.positive_float, default=8 / 255, help="L∞ budget on the [0, 1] scale")
-    parser.add_argument("--batch", type=cli.positive_int, default=64)
+    parser.add_pipeline_flags(split=False)
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=["test"], help="which images")
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
+    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.25,
+                        help="what the denoiser is told; of --target smoothed its sigma")  # fmt: skip
+    group = parser.add_argument_group("attack")
+    group.add_argument("--attack", nargs="+", choices=list(ATTACKS), default=["FGSM"])
+    group.add_argument("--eps", type=cli.positive_float, help="budget, [0, 1] scale (default: Linf 8/255, L2 0.5)")
+    group.add_argument("--max_norm", type=cli.positive_float, help="cut what attacks without budget (DDN) find to this")
+    group.add_argument("--norm", choices=["Linf", "L2", "L1", "L0"], help="(default: the attack's first)")
+    group.add_argument("--steps", type=cli.positive_int, help="(default: the attack's own)")
+    group.add_argument("--target", choices=TARGETS, help="what is attacked: f alone, behind its denoiser (default "
+                       "where there is one), or smoothed with --noise_sd (expected loss over noise)")  # fmt: skip
+    group.add_argument("--draws", type=cli.positive_int, default=32, help="smoothed: draws of noise per step")
+    group.add_argument("--fresh", action="store_true", help="smoothed: new draws at each step")
+    group.add_argument("--N", type=cli.positive_int, default=200, help="smoothed: draws that judge an image")
+    group.add_argument("--alpha", type=cli.probability, default=0.001, help="smoothed: level of the judgement")
+    parser.add_argument("--suffix", default="", help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
     parser.add_common_flags()
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
     device = select_device(args.device)
-    if args.eps < 0.5 / 255:
-        raise ValueError(f"--eps {args.eps:g}: nothing below 1/255 survives 8-bit images")
+    plans = {name: settle(name, args.norm, args.eps, args.steps, args.max_norm) for name in args.attack}
+    for name, how in plans.items():
+        if how.eps is not None and how.eps < 1 / 255:
+            print(f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
+                  file=sys.stderr)  # fmt: skip
 
-    # ---- the pipeline and its images ----
+    # ---- what is attacked, and with which images ----
     pipeline = load_pipeline(**pipeline_parts(args), device=device)
-    model = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
+    blind = [name for name in plans if ATTACKS[name].gradients]
+    if isinstance(pipeline.classifier, QueriedClassifier) and blind:
+        raise ValueError(f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
+                         f"give; what needs labels only: {', '.join(labels_only())}")  # fmt: skip
+    args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
+    target = make_target(pipeline, args.target, args.noise_sd, resolve_amp(args.amp, device), device, args.seed,
+                         args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
     name = args.dataset or pipeline.dataset
-    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
-    outdir = args.data_dir / name / f"AT_{args.attack}"
+    manifest = read_manifest(name, args.data_dir, args.protocol)
+    unlabelled = next((row["path"] for row in manifest.rows if not row["label"]), None)
+    if unlabelled:
+        raise ValueError(f"{manifest.path}: {unlabelled} has no label; an attack must know what is right")
+    splits = {
+        split: get_dataset(name, split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+        for split in dict.fromkeys(args.split)
+    }
 
-    # ---- attack, save, and look again at what was saved ----
-    rows: list[tuple] = []
-    for images, labels in tqdm(get_loader(dataset, args.batch), desc=args.attack, disable=None, leave=False):
-        images, labels = images.to(device), labels.to(device)
-        attacked = ATTACKS[args.attack](model, images, labels, eps=args.eps)
-        eight_bit = (attacked * 255).round().byte()
-        saved = eight_bit.float() / 255
-        with torch.inference_mode():
-            clean, fooled, after = (model(x).argmax(dim=1) for x in (images, attacked, saved))
-        delta = (saved - images).flatten(1)
-        columns = (labels, clean, fooled, after, (clean == labels) & (fooled != labels),
-                   (clean == labels) & (after != labels))  # fmt: skip
-        table = torch.stack([column.long() for column in columns], dim=1).tolist()
-        norms = torch.stack([delta.norm(dim=1), delta.abs().amax(dim=1)], dim=1).tolist()
-        for pixels, numbers, (l2, linf) in zip(eight_bit.cpu().numpy(), table, norms, strict=True):
-            idx = len(rows)
-            path = Path(str(numbers[0])) / f"{idx:05d}.png"
-            save_png(outdir / path, pixels)
-            source = dataset.rows[idx]["path"]
-            rows.append((idx, path.as_posix(), source, args.split, *numbers, f"{l2:.6f}", f"{linf:.6f}"))
-
-    # ---- the record ----
-    with files.replacing(outdir / "manifest.csv") as temporary, temporary.open("w", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-    files.write_json(outdir / "settings.json", {**settings, "manifest": dataset.manifest.digest})
-    print(summary(rows, args, outdir))
+    # ---- attack after attack, each into its folder ----
+    for attack, how in plans.items():
+        norm = "" if how.norm == ATTACKS[attack].norms[0] else f"_{how.norm}"
+        outdir = args.data_dir / name / f"AT_{attack}{norm}{args.suffix}"
+        settings = {
+            **describe(args, pipeline, manifest, device), "attack": attack, "norm": how.norm, "eps": how.eps,
+            "steps": how.steps,
+        }  # fmt: skip
+        folder = AttackedFolder(outdir, settings)
+        try:
+            for split, dataset in splits.items():
+                attack_split(attack, how, target, split, dataset, folder, args, device)
+        finally:
+            folder.close()
+        print(summary(attack, how, outdir, list(splits)))
 
 
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 `[C, H, W]` losslessly."""
-    with files.replacing(path) as temporary:
-        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(temporary)
+def attack_split(
+    name: str, how: How, target: Target, split: str, dataset: ImageDataset, folder: AttackedFolder,
+    args: argparse.Namespace, device: torch.device,
+) -> None:  # fmt: skip
+    """Attack the images of a split that the folder lacks."""
+    wanted = [i for i in range(0, len(dataset), args.skip) if (split, i) not in folder.done]
+    size = 1 if ATTACKS[name].alone else max(1, args.batch // target.draws)
+    starts = None if ATTACKS[name].gradients else starting_images(dataset).to(device)
+    with tqdm(total=len(wanted), desc=f"{name} {split}", disable=None, unit="image") as progress:
+        for first in range(0, len(wanted), size):
+            indices = wanted[first : first + size]
+            images = torch.stack([dataset[i][0] for i in indices]).to(device)
+            labels = dataset.labels[indices].to(device)
+            generators = [image_generator(args.seed, f"{split} {i}") for i in indices]
+            queries, began = target.model.queries, time.perf_counter()
+            attacked = run_attack(
+                name, target.model, images, labels, dataclasses.replace(how, generators=generators, starts=starts)
+            )
+            seconds = (time.perf_counter() - began) / len(indices)
+            queries = (target.model.queries - queries) * target.draws // len(indices)
+
+            saved = to_8bit(attacked, images, how.norm, how.eps)
+            clean, before, after = (
+                target.predict(each, indices).tolist() for each in (images, attacked, saved.float() / 255)
+            )
+            delta = (saved.double() / 255 - images).flatten(1)
+            l2, linf = delta.norm(dim=1).tolist(), delta.abs().amax(dim=1).tolist()
+            for j, (i, label) in enumerate(zip(indices, labels.tolist(), strict=True)):
+                won = [int(clean[j] == label and answer not in (label, -1)) for answer in (before[j], after[j])]
+                folder.save(split, i, dataset.rows[i]["path"], label, saved[j].cpu().numpy(), clean[j], before[j],
+                            after[j], *won, f"{l2[j]:.6f}", f"{linf[j]:.6f}", queries, f"{seconds:.3f}")  # fmt: skip
+            progress.update(len(indices))
 
 
-def summary(rows: list[tuple], args: argparse.Namespace, outdir: Path) -> str:
-    """One line: accuracy before and after, and where the images lie."""
-    label = COLUMNS.index("label")
-    clean, after = (
-        sum(row[COLUMNS.index(name)] == row[label] for row in rows) / len(rows)
-        for name in ("predict_clean", "predict_saved")
-    )
+def describe(args: argparse.Namespace, pipeline: Pipeline, manifest, device: torch.device) -> dict:
+    """The settings of a folder of attacked images, but for its attack."""
+    smoothed = {"draws": args.draws, "fresh": args.fresh, "N": args.N, "alpha": args.alpha}
+    parts = (("denoiser", args.pretrained_denoiser), ("encoder", args.pretrained_encoder),
+             ("decoder", args.pretrained_decoder))  # fmt: skip
+    return {
+        "dataset": manifest.path.parent.name,
+        "protocol": manifest.settings["protocol"],
+        "dataset_manifest": manifest.digest,
+        "images": {split: len(manifest.split(split)) for split in SPLITS},
+        "image_size": pipeline.image_size,
+        "channels": pipeline.channels,
+        "skip": args.skip,
+        "target": args.target,
+        "noise_sd": args.noise_sd,
+        **(smoothed if args.target == "smoothed" else {}),
+        "seed": args.seed,
+        "amp": resolve_amp(args.amp, device),
+        "classifier": str(args.classifier),
+        "classifier_sha256": fingerprint(args.classifier),
+        "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
+        **{f"{part}_sha256": files.sha256(path) for part, path in parts if path and args.target != "base"},
+        "batch": args.batch,
+        "device": device.type,
+        "command": shlex.join(["attacks/generate.py", *sys.argv[1:]]),
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+    }
+
+
+def summary(name: str, how: How, outdir: Path, splits: list[str]) -> str:
+    """One line: how many right answers the attack turned, before and after rounding, and where the images lie."""
+    rows = [row for row in read_attacked(outdir)[0] if row["split"] in splits]
+    right = [row for row in rows if row["predict_clean"] == row["label"]]
+    won, kept = (sum(int(row[column]) for row in right) for column in ("success", "success_saved"))
+    lengths = sorted(float(row["l2"]) for row in right if row["success_saved"] == "1")
+    median = f", median L2 {lengths[len(lengths) // 2]:.3f}" if lengths else ""
+    budget = "" if how.eps is None else f", {how.norm} at most {how.eps:.4g}"
     return (
-        f"{args.attack} eps {args.eps:.4g} on {args.split}: accuracy {clean:.1%} clean, {after:.1%} on the "
-        f"{len(rows)} saved images: {outdir}/manifest.csv"
+        f"{name}{budget}, {how.steps} step(s), on {' + '.join(splits)}: fools {won} of the {len(right)} images "
+        f"answered right ({len(rows)} in all), {kept} after 8 bits{median}: {outdir}/manifest.csv"
     )
 
 

@@ -1,0 +1,108 @@
+"""Attacked images on disk: `Dataset/<name>/AT_<ATTACK>/<label>/<split>_<idx>.png`, `manifest.csv` and its settings.
+
+Failed attempts are saved like the others; the manifest tells them apart.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import files
+from datasets import SPLITS, ImageDataset, Manifest, get_dataset
+from images import read_image, to_array
+
+COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
+           "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
+# What may differ between the run that began a folder and the one that goes on with it.
+NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier", "denoiser"}
+
+
+class AttackedFolder(files.Table):
+    """Opens `folder` for writing; `done` holds the (split, idx) that are in its manifest.
+
+    Raises ValueError if it was made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        super().__init__(folder / "manifest.csv", COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix")
+        self.folder = folder
+        self.done = {(row["split"], int(row["idx"])) for row in self.rows}
+
+    def save(self, split: str, idx: int, source: str, label: int, pixels: np.ndarray, *others: object) -> None:
+        """Write the image (uint8 `[C, H, W]`), then its line; `others` are the columns from predict_clean on."""
+        path = Path(str(label)) / f"{split}_{idx:05d}.png"
+        with files.replacing(self.folder / path) as temporary:
+            Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(temporary)
+        self.append(split, idx, path.as_posix(), source, label, *others)
+
+    def close(self) -> None:
+        """Close the manifest, its lines in order."""
+        super().close(lambda line: (SPLITS.index(line.split(",")[0]), int(line.split(",")[1])))
+
+
+def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
+    """The rows of a folder's manifest, and its settings. Raises FileNotFoundError if there is none."""
+    path = folder / "manifest.csv"
+    for each in (path, files.settings_path(path)):
+        if not each.is_file():
+            raise FileNotFoundError(f"{each} is missing; make the images with attacks/generate.py")
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
+
+
+def get_images(
+    name: str, split: str, image_size: int, protocol: str | None, channels: int, data_dir: Path
+) -> ImageDataset:
+    """`datasets.get_dataset`, where `split` may also be what follows AT_ in the name of a folder of attacked images
+    (`FGSM`: those of the test split, `FGSM:val`: of another). `manifest` is then the attack's.
+
+    Raises as `get_dataset`, and ValueError if the folder is unfinished or holds images of another shape.
+    """
+    if split in SPLITS:
+        return get_dataset(name, split, image_size, protocol, channels, data_dir)
+    attack, _, part = split.partition(":")
+    part, folder = part or "test", data_dir / name / f"AT_{attack}"
+    if part not in SPLITS or not folder.is_dir():
+        present = ", ".join(sorted(each.name[3:] for each in (data_dir / name).glob("AT_*"))) or "none yet"
+        raise ValueError(f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
+                         f"attacks/generate.py has written to {data_dir / name}: {present}")  # fmt: skip
+    rows, settings = read_attacked(folder)
+    rows = [row for row in rows if row["split"] == part]
+    missing = set(range(0, settings["images"][part], settings["skip"])) - {int(row["idx"]) for row in rows}
+    if missing:
+        raise ValueError(f"{folder}: {len(missing)} images of split {part} are missing; run again: "
+                         f"{settings['command']}")  # fmt: skip
+    if protocol not in (None, settings["protocol"]):
+        raise ValueError(f"{folder} was made with --protocol {settings['protocol']}, not {protocol}")
+    if (settings["image_size"], settings["channels"]) != (image_size, channels):
+        raise ValueError(f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
+                         f"pipeline takes {image_size} and {channels}")  # fmt: skip
+    pixels = _Saved([folder / row["path"] for row in rows], image_size, channels)
+    manifest = Manifest(folder / "manifest.csv", rows, settings)
+    return ImageDataset(name, split, manifest, rows, pixels, list(range(len(rows))))
+
+
+class _Saved:
+    """Image files as an array that is read one entry at a time."""
+
+    def __init__(self, paths: Sequence[Path], image_size: int, channels: int) -> None:
+        self.paths, self.image_size, self.channels = paths, image_size, channels
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = read_image(self.paths[index])
+        if image.size != (self.image_size,) * 2:
+            raise ValueError(f"{self.paths[index]}: is {image.size[0]}×{image.size[1]}, not {self.image_size} px")
+        return to_array(image, self.image_size, self.channels)
+
+
+def starting_images(dataset: ImageDataset, per_class: int = 5) -> Tensor:
+    """The first images of each class, for attacks that begin at an image of another class."""
+    chosen = [i for k in dataset.labels.unique() for i in (dataset.labels == k).nonzero()[:per_class, 0].tolist()]
+    return torch.stack([dataset[i][0] for i in chosen])
