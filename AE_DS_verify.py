@@ -10,7 +10,8 @@ group radius hold with probability 1 - alpha each. Settings go to <outfile>.json
 
 Draws stop as soon as every radius of --radii is proved or out of reach (--no-sequential: N for every image, as
 published). The same command again goes on where it was interrupted. Many workers: --shard 0/4 … --shard 3/4, or
-torchrun; then merge_certificates.py.
+torchrun; then merge_certificates.py. --split FGSM certifies the attacked images that attacks/generate.py saved: what
+the smoothed classifier answers there, and the radius around them.
 
     python AE_DS_verify.py --classifier … --pretrained_denoiser … --sigma 0.25 --predict slice.png folder/ scan.dcm
 
@@ -31,10 +32,11 @@ from tabulate import tabulate
 
 import cli
 import files
+from attacks.folder import get_images
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import dataset_info, get_dataset, pipeline_parts
+from datasets import dataset_info, pipeline_parts
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
 from models import Pipeline, fingerprint, hardware, load_pipeline, resolve_amp, select_device
 from smoothing.noise import KINDS
@@ -42,7 +44,8 @@ from smoothing.noise import KINDS
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_pipeline_flags()
+    parser.add_pipeline_flags(split=False)
+    parser.add_split_flag()
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
     parser.add_argument("--max", type=int, default=-1, help="stop before this index (-1: never)")
     smoothing = parser.add_argument_group("smoothing")
@@ -120,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
         return
 
     # ---- the images of a split: one TSV per sigma ----
-    dataset = get_dataset(
+    dataset = get_images(
         settings["dataset"], args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir
     )
     settings |= {

@@ -70,6 +70,11 @@ class Parser(argparse.ArgumentParser):
         if split:
             self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
 
+    def add_split_flag(self) -> None:
+        """Add a --split that also takes saved images of an attack (`attacks.folder.get_images`)."""
+        self.add_argument("--split", default="test", help="train, val, test, or attacked images by the end of their "
+                          "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)")  # fmt: skip
+
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]
         config = _value_of(argv, "--config")

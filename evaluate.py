@@ -1,7 +1,13 @@
-"""Accuracy of a pipeline on clean or noisy images: overall, per class, with intervals.
+"""Accuracy of a pipeline on clean, noisy or attacked images: overall, by class and by group, with intervals.
 
-python evaluate.py --classifier runs/Phantom_MRI/classifier/best.pth.tar
-python evaluate.py --classifier … --pretrained_denoiser … --noise_sd 0.25 --outfile runs/noisy.json
+    python evaluate.py --classifier runs/Phantom_MRI/classifier/best.pth.tar
+    python evaluate.py --classifier … --pretrained_denoiser … --noise_sd 0.25 --outfile runs/noisy.json
+    python evaluate.py --classifier … --pretrained_denoiser … --split PGD --denoiser_sd 0.25 --outfile runs/pgd.json
+    python evaluate.py --classifier … --pretrained_denoiser … --split PGD --noise_sd 0.25 --N 1000 --outfile runs/g.json
+
+The last one evaluates the smoothed classifier: PREDICT of Cohen et al. 2019 with N draws per image, abstentions count
+as errors. --split PGD are the images that attacks/generate.py saved, whatever pipeline they were made on (transfer).
+--outfile takes JSON; a CSV and a figure (confusion matrix, calibration) are put beside it.
 """
 
 from __future__ import annotations
@@ -9,61 +15,114 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 import cli
 import files
-from datasets import get_dataset, get_loader, pipeline_parts
-from evaluation.metrics import summarize
+from attacks.folder import get_images
+from core import Smooth, decide
+from datasets import dataset_info, get_loader, pipeline_parts
+from evaluation.figures import evaluation_png
+from evaluation.metrics import RATES, metric_records, summarize
+from evaluation.tables import to_csv
 from models import load_pipeline, resolve_amp, select_device
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise, [0, 1] scale")
+    parser.add_pipeline_flags(split=False)
+    parser.add_split_flag()
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
+    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.0,
+                        help="Gaussian noise, [0, 1] scale, drawn once per image; with --N sigma")  # fmt: skip
+    parser.add_argument("--denoiser_sd", type=cli.non_negative_float,
+                        help="what the denoiser is told (default: --noise_sd)")  # fmt: skip
+    parser.add_argument("--N", type=cli.positive_int, help="evaluate the smoothed classifier, with N draws per image")
+    parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level at which it answers")
     parser.add_argument("--batch", type=cli.positive_int, default=64)
-    parser.add_argument("--outfile", type=Path, help="also write everything, with the settings, as JSON")
+    parser.add_argument("--outfile", type=Path, help="write everything, with the settings, as JSON; CSV, PNG beside it")
     parser.add_common_flags()
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
+    if args.N is not None and not args.noise_sd > 0:
+        raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
 
     # ---- the pipeline and its images ----
     pipeline = load_pipeline(**pipeline_parts(args), device=device)
-    base_classifier = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
+    told = args.noise_sd if args.denoiser_sd is None else args.denoiser_sd
+    base_classifier = pipeline.at(told, resolve_amp(args.amp, device))
     name = args.dataset or pipeline.dataset
-    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    dataset = get_images(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    chosen = list(range(0, len(dataset), args.skip))
+    labels = dataset.labels[chosen].numpy()
 
-    # ---- predictions: one noisy copy of each image ----
-    generator = torch.Generator().manual_seed(args.seed)
-    predictions = []
-    for images, _ in tqdm(get_loader(dataset, args.batch), desc="evaluate", disable=None, leave=False):
-        noisy = images + args.noise_sd * torch.randn(images.shape, generator=generator)
-        with torch.inference_mode():
-            predictions.append(base_classifier(noisy.to(device)).argmax(dim=1).cpu())
+    # ---- predictions ----
+    if args.N is None:
+        loader = get_loader(Subset(dataset, chosen), args.batch)
+        scores = noisy_scores(base_classifier, loader, args.noise_sd, args.seed, device)
+        predictions, probabilities = scores.argmax(dim=1).numpy(), scores.softmax(dim=1).numpy()
+    else:
+        smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
+        counts = np.stack([
+            smoothed.sample(dataset[i][0].to(device), args.N, args.batch, i)
+            for i in tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
+        ])  # fmt: skip
+        predictions, probabilities = np.array([decide(row, args.alpha) for row in counts]), counts / args.N
+    if args.scores == "labels" and args.N is None:
+        probabilities = None  # a label has no confidence
 
     # ---- the report ----
-    report = summarize(dataset.labels.numpy(), torch.cat(predictions).numpy(), dataset.classes)
-    low, high = report["accuracy_interval"]
-    noise = f"noise {args.noise_sd:g}" if args.noise_sd else "clean"
-    print(
-        f"{name} {args.split} ({dataset.manifest.settings['protocol']}), {noise}: accuracy {report['accuracy']:.1%} "
-        f"(95% {low:.1%}–{high:.1%}), balanced {report['balanced_accuracy']:.1%}, {report['images']} images"
-    )
-    for class_name, row in report["per_class"].items():
-        shown = ", ".join(f"{key} {'–' if row[key] is None else format(row[key], '.1%')}"
-                          for key in ("sensitivity", "specificity"))  # fmt: skip
-        print(f"  {class_name:<18} {shown} ({row['images']} images)")
+    report = summarize(labels, predictions, dataset.classes, probabilities, dataset_info(dataset.name).groups)
+    protocol = dataset.manifest.settings["protocol"]
+    how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
+        f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
+    title = f"{name} {args.split} ({protocol}), {how}"
+    print(f"{title}: {headline(report)}")
+    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
+        shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
+        print(f"  {of:<18} {shown} ({row['images']} images)")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        protocol = dataset.manifest.settings["protocol"]
         settings |= {"dataset": name, "protocol": protocol, "manifest": dataset.manifest.digest}
         files.write_json(args.outfile, {"settings": settings, **report})
-        print(f"report: {args.outfile}")
+        files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
+        with files.replacing(args.outfile.with_suffix(".png")) as temporary:
+            temporary.write_bytes(evaluation_png(report, dataset.classes, title))
+        print(f"report: {args.outfile}, and .csv, .png beside it")
+
+
+def noisy_scores(base_classifier, loader, noise_sd: float, seed: int, device: torch.device) -> Tensor:
+    """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place alone."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = []
+    for images, _ in tqdm(loader, desc="evaluate", disable=None, leave=False):
+        noisy = images + noise_sd * torch.randn(images.shape, generator=generator)
+        with torch.inference_mode():
+            scores.append(base_classifier(noisy.to(device)).cpu())
+    return torch.cat(scores)
+
+
+def headline(report: dict) -> str:
+    """What one reads first."""
+    low, high = report["accuracy_interval"]
+    others = [f"balanced {report['balanced_accuracy']:.1%}", f"MCC {report['mcc']:.3f}"]
+    others += [f"AUC {report['macro_auc']:.3f}"] if report.get("macro_auc") is not None else []
+    others += [f"ECE {report['ece']:.3f}"] if "ece" in report else []
+    others += [f"abstained {report['abstained']:.1%}"] if report["abstained"] else []
+    return (
+        f"accuracy {report['accuracy']:.1%} (95% {low:.1%}–{high:.1%}), {', '.join(others)}, {report['images']} images"
+    )
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from attacks.budget import to_8bit
 from attacks.folder import AttackedFolder, read_attacked, starting_images
 from attacks.randomness import image_generator
 from attacks.targets import TARGETS, Target, make_target
-from datasets import SPLITS, ImageDataset, get_dataset, pipeline_parts, read_manifest
+from datasets import SPLITS, ImageDataset, Manifest, get_dataset, pipeline_parts, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, load_pipeline, resolve_amp, select_device
 
 
@@ -140,14 +140,13 @@ def attack_split(
             progress.update(len(indices))
 
 
-def describe(args: argparse.Namespace, pipeline: Pipeline, manifest, device: torch.device) -> dict:
+def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, device: torch.device) -> dict:
     """The settings of a folder of attacked images, but for its attack."""
     smoothed = {"draws": args.draws, "fresh": args.fresh, "N": args.N, "alpha": args.alpha}
     parts = (("denoiser", args.pretrained_denoiser), ("encoder", args.pretrained_encoder),
              ("decoder", args.pretrained_decoder))  # fmt: skip
     return {
-        "dataset": manifest.path.parent.name,
-        "protocol": manifest.settings["protocol"],
+        **{key: manifest.settings[key] for key in ("dataset", "protocol", "info") if key in manifest.settings},
         "dataset_manifest": manifest.digest,
         "images": {split: len(manifest.split(split)) for split in SPLITS},
         "image_size": pipeline.image_size,

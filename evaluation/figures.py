@@ -1,4 +1,4 @@
-"""Figures of certification results, drawn without a display and byte for byte the same every time."""
+"""Figures of certification and evaluation results, drawn without a display and byte for byte the same every time."""
 
 from __future__ import annotations
 
@@ -67,7 +67,42 @@ def certified_accuracy_png(certifications: Sequence[Certification], note: str = 
         for panel in panels.flat[len(groups) :]:
             panel.remove()
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns)
+        return _png(figure)
 
-        png = io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None})
+
+def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
+    """The confusion matrix of a report of `metrics.summarize` and, where it has one, its reliability diagram."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    matrix = report["confusion"]
+    named = [*classes, "ABSTAIN"][: len(matrix[0])]
+    panels = 2 if "reliability" in report else 1
+    with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
+        figure = Figure(figsize=(4.4 * panels, 3.8), dpi=200, layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        shares = [[value / max(1, sum(row)) for value in row] for row in matrix]
+        axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                colour = "white" if shares[i][j] > 0.5 else "black"
+                axes[0].text(j, i, str(value), ha="center", va="center", color=colour)
+        axes[0].set_xticks(range(len(named)), named, rotation=30, ha="right")
+        axes[0].set_yticks(range(len(classes)), classes)
+        axes[0].set(xlabel="predicted", ylabel="true", title=f"accuracy {report['accuracy']:.1%}")
+        if panels == 2:
+            rows = report["reliability"]
+            axes[1].plot([0, 1], [0, 1], color="0.7", linewidth=1)
+            axes[1].plot(
+                [row["confidence"] for row in rows], [row["accuracy"] for row in rows], marker="o", color=COLOURS[0]
+            )
+            axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            axes[1].set_title(f"calibration error {report['ece']:.3f}")
+        figure.suptitle(title, fontsize=9)
+        return _png(figure)
+
+
+def _png(figure) -> bytes:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()

@@ -1,35 +1,111 @@
-"""What a clinician asks of a classifier: accuracy by class, with intervals, from predictions alone."""
+"""What a clinician asks of a classifier: accuracy by class, with intervals, and how far its confidence can be trusted.
+
+Predictions may be -1, ABSTAIN: the smoothed classifier's. An abstention is right nowhere (it counts against sensitivity
+and specificity) and states nothing (it is in neither predictive value).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import confusion_matrix, matthews_corrcoef, roc_auc_score
 
-from evaluation.certificates import clopper_pearson
+from evaluation.certificates import ABSTAIN, clopper_pearson
+
+RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
-def summarize(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> dict:
-    """Accuracy (with its 95% Clopper–Pearson interval), balanced accuracy, sensitivity and specificity of every class
-    and the confusion matrix (rows: true class). `labels` and `predictions` are int `[N]`."""
-    matrix = confusion_matrix(labels, predictions, labels=range(len(classes)))
-    hits, count = int(np.trace(matrix)), len(labels)
-    per_class = {}
-    for k, name in enumerate(classes):
-        positives = int(matrix[k].sum())
-        negatives = count - positives
-        false_alarms = int(matrix[:, k].sum() - matrix[k, k])
-        per_class[name] = {
-            "images": positives,
-            "sensitivity": float(matrix[k, k] / positives) if positives else None,
-            "specificity": float(1 - false_alarms / negatives) if negatives else None,
-        }
-    return {
+def summarize(
+    labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str], probabilities: np.ndarray | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> dict:  # fmt: skip
+    """All metrics as plain numbers (None where they are not defined), every proportion with its 95% Clopper–Pearson
+    interval beside it.
+
+    Args:
+        labels: int `[N]`.
+        predictions: int `[N]`, ABSTAIN allowed.
+        classes: K names.
+        probabilities: `[N, K]`, for AUC and calibration; None: they are not known.
+        groups: name → its classes (disease and healthy, say): their rates, too.
+
+    `confusion` has a row per true class and a column per predicted one, behind them one for ABSTAIN if there is any.
+    """
+    k, count = len(classes), len(labels)
+    abstained = int((predictions == ABSTAIN).sum())
+    columns = [*range(k), ABSTAIN]
+    matrix = confusion_matrix(labels, predictions, labels=columns)[:k, : k + (abstained > 0)]
+    hits = int(np.trace(matrix))
+    per_class = {name: rates(labels == i, predictions == i, predictions != ABSTAIN) for i, name in enumerate(classes)}
+    recalls = [row["sensitivity"] for row in per_class.values() if row["sensitivity"] is not None]
+    report = {
         "images": count,
         "accuracy": hits / count,
         "accuracy_interval": clopper_pearson(hits, count),
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predictions)),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "mcc": float(matthews_corrcoef(labels, predictions)),
+        "abstained": abstained / count,
+        **(confidence(labels, probabilities) if probabilities is not None else {}),
         "per_class": per_class,
-        "confusion": matrix.tolist(),
     }
+    if groups:
+        report["groups"] = {
+            name: rates(np.isin(labels, own), np.isin(predictions, own), predictions != ABSTAIN)
+            for name, own in ((name, list(members)) for name, members in groups.items())
+        }
+    return {**report, "confusion": matrix.tolist()}
+
+
+def rates(truth: np.ndarray, said: np.ndarray, answered: np.ndarray) -> dict:
+    """Sensitivity P(said | truth), specificity P(denied | not truth), predictive values P(truth | said) and
+    P(not truth | denied), each with its interval; denied is answered, but not said. All arguments are bool `[N]`."""
+    denied = answered & ~said
+    found = {"images": int(truth.sum())}
+    for name, of, right in zip(RATES, (truth, ~truth, said, denied), (said, denied, truth, ~truth), strict=True):
+        hits, count = int((of & right).sum()), int(of.sum())
+        found[name] = hits / count if count else None
+        found[f"{name}_interval"] = clopper_pearson(hits, count) if count else None
+    return found
+
+
+def confidence(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict:
+    """Macro AUC (mean over the classes that can be told from others of the area under their one-against-all ROC), the
+    expected calibration error (Guo et al. 2017, eq. 3) and what it is made of."""
+    areas = [
+        roc_auc_score(labels == i, probabilities[:, i])
+        for i in range(probabilities.shape[1])
+        if 0 < (labels == i).sum() < len(labels)
+    ]
+    reliability = calibration(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins)
+    error = sum(row["images"] * abs(row["accuracy"] - row["confidence"]) for row in reliability) / len(labels)
+    return {"macro_auc": float(np.mean(areas)) if areas else None, "ece": error, "reliability": reliability}
+
+
+def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[dict]:
+    """Mean confidence and accuracy in each of `bins` equal intervals (low, high] of confidence that is not empty."""
+    which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        {
+            "low": b / bins,
+            "high": (b + 1) / bins,
+            "images": int((which == b).sum()),
+            "confidence": float(confidences[which == b].mean()),
+            "accuracy": float(correct[which == b].mean()),
+        }
+        for b in np.unique(which).tolist()
+    ]
+
+
+def metric_records(report: dict) -> list[dict]:
+    """A report of `summarize` as one record per number: `of` (all, or a class or group), metric, value, low, high."""
+
+    def record(of: str, name: str, row: dict) -> dict:
+        low, high = row.get(f"{name}_interval") or (None, None)
+        return {"of": of, "metric": name, "value": row[name], "low": low, "high": high}
+
+    overall = ("accuracy", "balanced_accuracy", "mcc", "macro_auc", "ece", "abstained", "images")
+    parts = [(of, row) for key in ("per_class", "groups") for of, row in report.get(key, {}).items()]
+    return [record("all", name, report) for name in overall if name in report] + [
+        record(of, name, row) for of, row in parts for name in ("images", *RATES)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -9,26 +10,86 @@ import pytest
 from conftest import run_script
 from scipy.stats import binomtest
 
-from evaluation.metrics import summarize
+from core import Smooth
+from datasets import get_dataset
+from evaluation.metrics import calibration, confidence, metric_records, summarize
+from files import sha256
+from models import load_pipeline
+
+
+def interval(hits, count):
+    found = binomtest(hits, count).proportion_ci(0.95, method="exact")
+    return pytest.approx((found.low, found.high))
 
 
 def test_summary_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     predictions = np.array([0, 0, 0, 1, 1, 0, 2, 2])
-    report = summarize(labels, predictions, ("a", "b", "c"))
+    report = summarize(labels, predictions, ("a", "b", "c"), groups={"ill": (0, 1), "well": (2,)})
     assert report["accuracy"] == 6 / 8
+    assert report["accuracy_interval"] == interval(6, 8)
     assert report["balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
-    assert report["per_class"]["a"] == {"images": 4, "sensitivity": 3 / 4, "specificity": 3 / 4}
-    assert report["per_class"]["b"]["specificity"] == pytest.approx(5 / 6)
+    # Gorodkin 2004: (s c - Σ p t) / sqrt((s² - Σ p²)(s² - Σ t²)), p = t = (4, 2, 2).
+    assert report["mcc"] == pytest.approx((8 * 6 - 24) / (64 - 24))
+    assert report["abstained"] == 0
+    a, b = (report["per_class"][name] for name in "ab")
+    counted = {"sensitivity": (3, 4), "specificity": (3, 4), "ppv": (3, 4), "npv": (3, 4)}
+    assert a["images"] == 4
+    for name, (hits, count) in counted.items():
+        assert a[name] == hits / count
+        assert a[f"{name}_interval"] == interval(hits, count)
+    assert (b["specificity"], b["ppv"], b["npv"]) == pytest.approx((5 / 6, 1 / 2, 5 / 6))
+    assert report["groups"]["ill"]["sensitivity"] == report["groups"]["well"]["sensitivity"] == 1
     assert report["confusion"] == [[3, 1, 0], [1, 1, 0], [0, 0, 2]]
-    interval = binomtest(6, 8).proportion_ci(0.95, method="exact")
-    assert report["accuracy_interval"] == pytest.approx((interval.low, interval.high))
+    assert "macro_auc" not in report
+
+
+def test_abstentions_are_right_nowhere_and_state_nothing():
+    labels, predictions = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, -1, 1, 0, -1])
+    report = summarize(labels, predictions, ("ill", "well"))
+    assert report["accuracy"] == report["balanced_accuracy"] == pytest.approx(3 / 6)
+    assert report["abstained"] == 2 / 6
+    ill = report["per_class"]["ill"]
+    assert (ill["sensitivity"], ill["specificity"]) == pytest.approx((2 / 3, 1 / 3))
+    assert (ill["ppv"], ill["npv"]) == pytest.approx((2 / 3, 1))
+    assert report["confusion"] == [[2, 0, 1], [1, 1, 1]]
 
 
 def test_absent_class_has_no_sensitivity():
-    report = summarize(np.array([0, 0]), np.array([0, 1]), ("a", "b"))
+    report = summarize(np.array([0, 0]), np.array([0, 1]), ("a", "b"), np.array([[0.9, 0.1], [0.4, 0.6]]))
     assert report["per_class"]["b"]["sensitivity"] is None
+    assert report["per_class"]["b"]["sensitivity_interval"] is None
     assert report["per_class"]["a"]["specificity"] is None
+    assert report["balanced_accuracy"] == 0.5
+    assert report["macro_auc"] is None
+
+
+def test_auc_counts_pairs_in_the_right_order():
+    labels = np.array([0, 0, 1, 1, 2])
+    scores = np.array([[0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
+    # Class 0: 5 of 6 pairs; class 1: (0.3, 0.8) against (0.1, 0.4, 0.2): 5 of 6; class 2: 4 of 4.
+    assert confidence(labels, scores)["macro_auc"] == pytest.approx((5 / 6 + 5 / 6 + 1) / 3)
+
+
+def test_calibration_error():
+    """Ten answers at confidence 0.75, six right; ten at 0.95, all right: ECE = (0.15 + 0.05) / 2."""
+    sure = np.repeat([0.75, 0.95], 10)
+    probabilities = np.stack([sure, 1 - sure], axis=1)
+    labels = np.array([0] * 6 + [1] * 4 + [0] * 10)
+    found = confidence(labels, probabilities)
+    assert found["ece"] == pytest.approx(0.1)
+    assert [row["images"] for row in found["reliability"]] == [10, 10]
+    assert [row["accuracy"] for row in calibration(sure, labels == 0)] == [0.6, 1.0]
+    assert calibration(np.array([0.0, 1.0]), np.array([True, True]), 5)[-1]["high"] == 1
+
+
+def test_records_hold_every_number_with_its_interval():
+    report = summarize(np.array([0, 1]), np.array([0, 1]), ("a", "b"), np.eye(2), {"g": (0,), "h": (1,)})
+    records = metric_records(report)
+    assert (records[0]["of"], records[0]["metric"], records[0]["value"]) == ("all", "accuracy", 1)
+    assert (records[0]["low"], records[0]["high"]) == interval(2, 2)
+    assert {record["of"] for record in records} == {"all", "a", "b", "g", "h"}
+    assert len({(record["of"], record["metric"]) for record in records}) == len(records) == 7 + 4 * 5
 
 
 def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):
@@ -39,4 +100,50 @@ def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):
     assert reports["a"]["confusion"] == reports["again"]["confusion"]
     assert sum(map(sum, reports["a"]["confusion"])) == reports["a"]["images"]
     assert reports["a"]["settings"]["dataset"] == "Phantom_MRI"
-    assert "no_tumor" in capsys.readouterr().out
+    assert set(reports["a"]["groups"]) == {"disease", "healthy"}
+    out = capsys.readouterr().out
+    assert "no_tumor" in out
+    assert "disease" in out
+    with (tmp_path / "a.csv").open(newline="") as stream:
+        rows = {(row["of"], row["metric"]): row for row in csv.DictReader(stream)}
+    assert float(rows["all", "accuracy"]["value"]) == reports["a"]["accuracy"]
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path):
+    common = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--no-amp",
+              "--noise_sd", 0.25, "--N", 40, "--skip", 6)  # fmt: skip
+    run_script("evaluate", *common, "--outfile", tmp_path / "a.json")
+    run_script("evaluate", *common, "--batch", 7, "--outfile", tmp_path / "b.json")
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert json.loads((tmp_path / "b.json").read_text())["confusion"] == report["confusion"]
+    loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
+    images = get_dataset("Phantom_MRI", "test", 32, data_dir=data_dir)
+    smoothed = Smooth(loaded.at(0.25), 4, 0.25, noise="exact")
+    found = [smoothed.predict(images[i][0], 40, 0.001, 40, i) for i in range(0, len(images), 6)]
+    assert report["abstained"] == pytest.approx(np.mean(np.array(found) == -1))
+    assert report["accuracy"] == pytest.approx(np.mean(np.array(found) == images.labels.numpy()[::6]))
+
+
+def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline, data_dir, tmp_path, fails):
+    flags = ("--classifier", pipeline["classifier"], "--data_dir", data_dir)
+    run_script("attacks.generate", *flags, "--eps", 0.1, "--suffix", "_evaluate", "--no-amp")
+    run_script("evaluate", *flags, "--no-amp", "--split", "FGSM_evaluate", "--outfile", tmp_path / "base.json")
+    report = json.loads((tmp_path / "base.json").read_text())
+    folder = data_dir / "Phantom_MRI" / "AT_FGSM_evaluate"
+    with (folder / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert report["accuracy"] == pytest.approx(np.mean([row["predict_saved"] == row["label"] for row in rows]))
+    defended = (*flags, "--denoiser", pipeline["mse"])
+    run_script(
+        "evaluate", *defended, "--denoiser_sd", 0.25, "--split", "FGSM_evaluate", "--outfile", tmp_path / "d.json"
+    )
+    assert json.loads((tmp_path / "d.json").read_text())["images"] == len(rows)
+    run_script("AE_DS_verify", *defended, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 3, "--split",
+               "FGSM_evaluate", "--outfile", tmp_path / "c.tsv")  # fmt: skip
+    settings = json.loads((tmp_path / "c.tsv.json").read_text())
+    assert (settings["split"], settings["manifest"]) == ("FGSM_evaluate", sha256(folder / "manifest.csv"))
+    assert len((tmp_path / "c.tsv").read_text().splitlines()) == 4
+    fails(1, ("--split GONE", "FGSM_evaluate"), "evaluate", *flags, "--split", "GONE")
+    fails(1, ("--split FGSM_evaluate:tests", "train, val, test"), "evaluate", *flags, "--split", "FGSM_evaluate:tests")
+    fails(1, ("--N", "--noise_sd"), "evaluate", *flags, "--N", 10)
