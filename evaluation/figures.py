@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from evaluation.certificates import Certification, accuracy_curve, by_sigma, certified_accuracy
+from evaluation.robustness import Claim, accuracy_under_attack, certified_accuracy_at
 
 # Okabe & Ito (2008): told apart with any colour vision; without its yellow, too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -106,3 +107,25 @@ def _png(figure) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
+
+
+def robustness_png(claims: Sequence[Claim], longest: float, title: str) -> bytes:
+    """For each claim certified accuracy (below), accuracy under attack (above) and the gap between them, up to the L2
+    length of the `longest` perturbation that was tried."""
+    import matplotlib.style
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    radii = np.linspace(0, longest, 500)
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(4.2 * len(claims), 3.2), dpi=200, layout="constrained")
+        for axis, claim in zip(figure.subplots(1, len(claims), squeeze=False)[0], claims, strict=True):
+            below, above = (100 * of(claim, radii.tolist()) for of in (certified_accuracy_at, accuracy_under_attack))
+            axis.fill_between(radii, below, above, color="0.92", linewidth=0)
+            axis.plot(radii, above, color=COLOURS[1], label="under attack (at most)")
+            axis.plot(radii, below, color=COLOURS[0], label="certified (at least)")
+            axis.set(title=claim.name, xlabel="L2 radius (pixel scale [0, 1])", xlim=(0, longest), ylim=(0, 102))
+            axis.set_ylabel("Right answers (%)")
+        axis.legend(loc="upper right")
+        figure.suptitle(title, fontsize=9)
+        return _png(figure)

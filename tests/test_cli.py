@@ -22,6 +22,7 @@ SCRIPTS = [
     "evaluate.py",
     "make_tables.py",
     "attacks/generate.py",
+    "attacks/check_certificates.py",
 ]
 
 

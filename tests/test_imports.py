@@ -19,6 +19,7 @@ ALLOWED = {
     "merge_certificates": {"certification"},
     "export_classifier": {"models"},
     "attacks/generate": {"attacks", "models", "datasets"},
+    "attacks/check_certificates": {"attacks", "models", "datasets", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "models", "datasets"},
     "make_tables": {"evaluation"},
     "benchmarks": {"core", "smoothing", "models", "datasets", "training"},

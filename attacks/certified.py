@@ -1,0 +1,108 @@
+"""Attacks on certified images, at multiples of their radii, judged with fresh noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks.budget import to_8bit
+from attacks.pgd import pgd
+from attacks.randomness import image_generator
+from attacks.smoothed import SmoothedModel, grouped
+from core import ABSTAIN, Smooth, decide
+from models import Pipeline
+
+
+def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float]]:
+    """("class" or "group", what is certified, radius) of a line of a certification TSV, without abstentions."""
+    found = [("class", int(row["predict"]), float(row["radius"]))]
+    if groups and row["group_predict"] in groups:
+        found.append(("group", groups.index(row["group_predict"]), float(row["group_radius"])))
+    return [(claim, goal, radius) for claim, goal, radius in found if goal != ABSTAIN and radius > 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """An attacked image at one multiple of the certified radius: the budget `eps`, the L2 length used of it (to six
+    decimals, never down), and the answers there: of the class and of the group, ABSTAIN (-1) where undecided."""
+
+    multiple: float
+    eps: float
+    l2: float
+    answer: int
+    group_answer: int
+    seconds: float
+
+
+@dataclasses.dataclass
+class CertificateAttack:
+    """`attack(index, image, claim, goal, radius, multiples)` → an Attempt per multiple.
+
+    PGD (L2, `steps`, the strongest of `restarts` runs of which the first starts at the image) on the loss of Salman et
+    al. 2019 over `draws` draws, for the class or for the group that is certified; with `exact` noise the certificate is
+    for 8-bit images, and so are these. Judged by PREDICT with `n` draws at level `alpha`. `settings` are those of the
+    certificates; the judge's noise is that of another seed.
+    """
+
+    pipeline: Pipeline
+    settings: dict
+    groups: Sequence[Sequence[int]]
+    device: torch.device | str
+    steps: int = 20
+    draws: int = 32
+    restarts: int = 1
+    n: int = 1000
+    alpha: float = 0.001
+    seed: int = 0
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        sigma, size = self.settings["sigma"], self.pipeline.image_size
+        base = self.pipeline.at(sigma, self.settings["amp"])
+        shape = (self.pipeline.channels, size, size)
+        model = SmoothedModel(base, sigma, self.draws, shape, self.device, self.seed, batch=self.batch)
+        self._models = {"class": model, "group": grouped(model, self.groups)}
+        judge_seed = self.settings["seed"] + 1
+        self._judge = Smooth(base, self.pipeline.num_classes, sigma, judge_seed, self.settings["noise"])
+
+    def __call__(
+        self, index: int, x: Tensor, claim: str, goal: int, radius: float, multiples: Sequence[float]
+    ) -> list[Attempt]:
+        began = time.perf_counter()
+        eps = torch.tensor([multiple * radius for multiple in multiples], dtype=torch.float64)
+        inputs, labels = x.repeat(len(eps), 1, 1, 1), torch.full((len(eps),), goal, device=x.device)
+        names = [f"{index} {claim} {multiple}" for multiple in multiples]
+        attacked = self._strongest(self._models[claim], inputs, labels, eps * (1 - 1e-6), names)
+        if self.settings["noise"] == "exact":
+            attacked = to_8bit(attacked, inputs, "L2", eps).to(inputs.dtype) / 255
+        answers = [self._answers(image, index) for image in attacked]
+        lengths = (attacked.double() - inputs.double()).flatten(1).norm(dim=1).tolist()
+        seconds = (time.perf_counter() - began) / len(eps)
+        return [
+            Attempt(multiple, limit, math.ceil(length * 1e6 - 1e-6) / 1e6, *answer, seconds)
+            for multiple, limit, length, answer in zip(multiples, eps.tolist(), lengths, answers, strict=True)
+        ]
+
+    def _strongest(self, model: Callable, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
+        best = pgd(model, inputs, labels, eps, "L2", self.steps)
+        for run in range(1, self.restarts):
+            starts = [image_generator(self.seed, f"{name} {run}") for name in names]
+            found = pgd(model, inputs, labels, eps, "L2", self.steps, generators=starts)
+            with torch.no_grad():
+                gain = F.cross_entropy(model(found), labels, reduction="none") - F.cross_entropy(
+                    model(best), labels, reduction="none"
+                )
+            best = torch.where((gain > 0).view(-1, 1, 1, 1), found, best)
+        return best
+
+    def _answers(self, image: Tensor, index: int) -> tuple[int, int]:
+        counts = self._judge.sample(image, self.n, self.batch, index)
+        votes = np.array([counts[list(members)].sum() for members in self.groups])
+        return decide(counts, self.alpha), decide(votes, self.alpha) if len(votes) else ABSTAIN

@@ -1,0 +1,163 @@
+"""Attack certified images within their radii, where nothing may happen, and beyond, where something should.
+
+    python attacks/check_certificates.py --classifier runs/Phantom_MRI/classifier/best.pth.tar \\
+        --pretrained_denoiser runs/Phantom_MRI/stability/best.pth.tar \\
+        --certificates runs/Phantom_MRI/certify/stability_sigma_0.25.tsv --outfile runs/Phantom_MRI/check_0.25.tsv
+
+For every certified image of the TSV (AE_DS_verify.py) and every multiple of its radius: PGD in the L2 ball of that size
+on the expected loss over noise (Salman et al. 2019), rounded to 8 bits within it where the certificate is for 8-bit
+images. Whether the smoothed classifier's answer has changed is decided by PREDICT with fresh noise; an abstention is no
+change. The same against the certified group (disease or healthy). Writes one line per attack to --outfile, a summary to
+<outfile>.summary.json and, as <outfile>.png, certified accuracy with the accuracy under attack above it. The same
+command goes on where it was interrupted. Exit code 1 if more certificates are violated than chance explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cli
+import files
+from attacks.certified import CertificateAttack, claims_of
+from attacks.folder import get_images
+from datasets import dataset_info, pipeline_parts
+from evaluation.certificates import Certification, load
+from evaluation.figures import robustness_png
+from evaluation.robustness import Claim, summary
+from models import fingerprint, hardware, load_pipeline, select_device
+
+COLUMNS = ("idx", "attacked", "multiple", "eps", "l2", "answer", "group_answer", "seconds")
+NOT_COMPARED = {"skip", "multiples", "certificates", "batch", "command", "hardware", "torch"}
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_pipeline_flags(split=False)
+    parser.add_argument("--certificates", type=Path, required=True, metavar="TSV", help="what AE_DS_verify.py wrote")
+    parser.add_argument("--outfile", type=Path, required=True, metavar="TSV", help="one line per attack")
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th line of the certificates")
+    parser.add_argument("--multiples", type=cli.positive_float, nargs="+", default=[0.5, 0.9, 1.0, 1.5, 2.0, 3.0],
+                        metavar="M", help="of the certified radius")  # fmt: skip
+    parser.add_argument("--steps", type=cli.positive_int, default=20)
+    parser.add_argument("--draws", type=cli.positive_int, default=32, help="draws of noise behind the attacked loss")
+    parser.add_argument("--restarts", type=cli.positive_int, default=1,
+                        help="the strongest of so many runs; the first starts at the image")  # fmt: skip
+    parser.add_argument("--N", type=cli.positive_int, default=1000, help="draws that judge an attacked image")
+    parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level of that judgement")
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    device = select_device(args.device)
+
+    # ---- the certificates, and the pipeline that they are of ----
+    certification = load("certified", args.certificates)
+    settings, sigma = certification.settings, certification.sigma
+    if not settings:
+        raise ValueError(f"{args.certificates}: has no settings {args.certificates.name}.json beside it")
+    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    must_be_certified(args, settings)
+    dataset = get_images(settings["dataset"], settings["split"], pipeline.image_size, settings["protocol"],
+                         pipeline.channels, args.data_dir)  # fmt: skip
+    if dataset.manifest.digest != settings["manifest"]:
+        raise ValueError(f"{dataset.manifest.path}: is not the one whose images were certified")
+    rows = certification.rows[:: args.skip]
+    groups = dataset_info(dataset.name).groups if "group_radius" in rows.dtype.names else {}
+
+    # ---- attack what is certified ----
+    attack = CertificateAttack(
+        pipeline, settings, list(groups.values()), device, args.steps, args.draws, args.restarts, args.N, args.alpha,
+        args.seed, args.batch,
+    )  # fmt: skip
+    table = files.Table(args.outfile, COLUMNS, describe(args, device), NOT_COMPARED)
+    lines = table.rows
+    done = {(line["idx"], line["attacked"], float(line["multiple"])) for line in lines}
+    try:
+        for row in tqdm(rows, desc=f"attack sigma {sigma:g}", disable=None, unit="image"):
+            index = int(row["idx"])
+            for claim, goal, radius in claims_of(row, list(groups)):
+                missing = [each for each in args.multiples if (str(index), claim, each) not in done]
+                image = dataset[index][0].to(device)
+                for found in attack(index, image, claim, goal, radius, missing) if missing else ():
+                    line = (index, claim, found.multiple, f"{found.eps:.6f}", f"{found.l2:.6f}", found.answer,
+                            found.group_answer, f"{found.seconds:.2f}")  # fmt: skip
+                    table.append(*line)
+                    lines.append(dict(zip(COLUMNS, map(str, line), strict=True)))
+    finally:
+        table.close(lambda line: (int(line.split("\t")[0]), line.split("\t")[1], float(line.split("\t")[2])))
+
+    # ---- what became of the claims ----
+    claims = outcome(certification, rows, lines, list(groups))
+    found = [summary(claim, settings["alpha"], args.alpha) for claim in claims]
+    files.write_json(Path(f"{args.outfile}.summary.json"), {"settings": describe(args, device), "claims": found})
+    longest = max((float(line["l2"]) for line in lines), default=0.0)
+    with files.replacing(Path(f"{args.outfile}.png")) as temporary:
+        note = "SYNTHETIC phantom data, " if certification.is_phantom else ""
+        temporary.write_bytes(robustness_png(claims, longest, f"{note}σ = {sigma:g}, {len(rows)} images"))
+    print(tabulate(found, headers="keys"))
+    print(f"sigma {sigma:g}: {args.outfile}, .summary.json, .png")
+    if not all(each["sound"] for each in found):
+        raise ValueError("more certificates were violated than chance explains: they are false, or the pipeline is not "
+                         "the one that was certified")  # fmt: skip
+
+
+def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
+    """Raises ValueError unless the parts on the command line are those of the certificates."""
+    parts = {"classifier": args.classifier, "denoiser": args.pretrained_denoiser, "encoder": args.pretrained_encoder,
+             "decoder": args.pretrained_decoder}  # fmt: skip
+    for name, path in parts.items():
+        own = None if path is None else fingerprint(path)
+        if own != settings.get(f"{name}_sha256"):
+            flag = "--classifier" if name == "classifier" else f"--pretrained_{name}"
+            raise ValueError(f"{flag} {path}: is not the {name} of {args.certificates}")
+
+
+def outcome(certification: Certification, rows: np.ndarray, lines: list[dict], groups: list[str]) -> list[Claim]:
+    """The claims of `rows` and the shortest perturbation that broke each, whichever of the claims it was made for."""
+    found = []
+    for name in ["class", *(["group"] if groups else [])]:
+        prefix = "group_" if name == "group" else ""
+        certified = np.array([any(claim == name for claim, *_ in claims_of(row, groups)) for row in rows])
+        right = rows["group_predict"] == rows["group_label"] if prefix else rows["correct"]
+        broken, inside = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
+        place = {int(row["idx"]): i for i, row in enumerate(rows)}
+        for line in lines:
+            i = place.get(int(line["idx"]))
+            if i is None or not certified[i]:
+                continue
+            own = groups.index(rows[i]["group_predict"]) if prefix else rows[i]["predict"]
+            inside[i] += float(line["l2"]) <= rows[i][f"{prefix}radius"]
+            if int(line[f"{prefix}answer"]) not in (own, -1):
+                broken[i] = min(broken[i], float(line["l2"]))
+        found.append(Claim(name, np.asarray(right), certified, rows[f"{prefix}radius"], broken, inside))
+    return found
+
+
+def describe(args: argparse.Namespace, device: torch.device) -> dict:
+    """The settings of the attacks; those of the certificates lie beside their TSV."""
+    return {
+        "certificates": str(args.certificates),
+        "certificates_sha256": files.sha256(args.certificates),
+        **{name: getattr(args, name) for name in ("multiples", "steps", "draws", "restarts", "N", "alpha", "seed")},
+        **{name: getattr(args, name) for name in ("skip", "batch")},
+        "command": shlex.join(["attacks/check_certificates.py", *sys.argv[1:]]),
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)
