@@ -91,3 +91,16 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     assert np.sum(result["votes"]["counts"], axis=1).tolist() == [20, 20, 20]
     assert result["levers, ms/draw"][0]["lever"] == "published"
     assert [row["N"] for row in result["replayed"]] == [40, 80]
+
+
+def test_attacks(pipeline, data_dir, tmp_path, capsys):
+    run_script("benchmarks.attacks", "--classifier", pipeline["classifier"], "--data_dir", data_dir, "--images", 3,
+               "--steps", 2, "--repeats", 1, "--outfile", tmp_path / "attacks.json")  # fmt: skip
+    rows = json.loads((tmp_path / "attacks.json").read_text())["rows"]
+    libraries = {"ours", "adv-lib"} if "foolbox is not installed" in capsys.readouterr().out else {
+        "ours", "adv-lib", "foolbox"}  # fmt: skip
+    assert {(row["attack"], row["library"]) for row in rows} == {
+        (attack, library) for attack in ("FGSM", "PGD", "DDN") for library in libraries
+    }
+    assert all(row["images/s"] > 0 and 0 <= row["fooled"] <= 1 for row in rows)
+    assert all(row["ratio to ours"] == 1 for row in rows if row["library"] == "ours")

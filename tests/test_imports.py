@@ -22,7 +22,7 @@ ALLOWED = {
     "attacks/check_certificates": {"attacks", "models", "datasets", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "models", "datasets"},
     "make_tables": {"evaluation"},
-    "benchmarks": {"core", "smoothing", "models", "datasets", "training"},
+    "benchmarks": {"attacks", "core", "smoothing", "models", "datasets", "training"},
     "core": {"smoothing"},
     "smoothing": set(),
     "cli": set(),
