@@ -1,8 +1,11 @@
 """Turn certification TSVs into tables (CSV, Markdown, LaTeX) and a figure of certified accuracy against radius.
 
-Example:
+Reports of evaluate.py become a table of empirical accuracy, a line per pipeline and a column per kind of images.
+
+Examples:
     python make_tables.py --add "no denoiser=runs/none/sigma_0.25.tsv" "AE-DS (ZO)=runs/zo/sigma_0.25.tsv" \\
         --radii 0 0.25 0.5 0.75 --outdir results/tables
+    python make_tables.py --empirical "DS:clean=runs/clean.json" "DS:PGD=runs/pgd.json" --outdir results/tables
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ from pathlib import Path
 
 import cli
 import files
-from evaluation.certificates import arrange, caveats, load
+from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
 from evaluation.tables import (
+    Table,
     certified_accuracy_records,
     certified_accuracy_table,
     clinical_records,
     clinical_table,
+    empirical_records,
+    empirical_table,
     summary_records,
     summary_table,
     to_csv,
@@ -36,10 +42,19 @@ def get_args_parser() -> cli.Parser:
         type=named_file,
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         metavar="NAME=FILE",
         help="certification TSVs to compare, ours or published logs; may be repeated, and NAME too, once per sigma. "
         "Sigma is read from FILE.json or the path (sigma_0.25); where neither says it: NAME=FILE@0.25",
+    )
+    parser.add_argument(
+        "--empirical",
+        type=named_report,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME:IMAGES=FILE",
+        help="reports of evaluate.py (JSON) to lay side by side",
     )
     parser.add_argument(
         "--radii",
@@ -63,34 +78,37 @@ def named_file(text: str) -> tuple[str, Path, float | None]:
     return match["name"].strip(), Path(match["file"]), None if sigma is None else cli.positive_float(sigma)
 
 
+def named_report(text: str) -> tuple[str, str, Path]:
+    """NAME:IMAGES=FILE; NAME ends at the last ':' before the first '='."""
+    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*):(?P<images>[^=:]*\S[^=:]*)=(?P<file>.+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be NAME:IMAGES=FILE, got {text!r}")
+    return match["name"].strip(), match["images"].strip(), Path(match["file"])
+
+
 def main(args: argparse.Namespace) -> None:
     # ---- read ----
+    if not (args.add or args.empirical):
+        raise ValueError("give certification TSVs with --add or reports of evaluate.py with --empirical")
     certifications = arrange([load(name, path, sigma) for name, path, sigma in args.add])
+    reports = [(name, images, read_report(path)) for name, images, path in args.empirical]
     for line in caveats(certifications):
         print(f"make_tables.py: warning: {line}", file=sys.stderr)
-    note = "SYNTHETIC phantom data" if any(each.is_phantom for each in certifications) else ""
+    counts = sorted({report["images"] for *_, report in reports})
+    if len(counts) > 1:
+        print(f"make_tables.py: warning: reports of different numbers of images ({counts})", file=sys.stderr)
+    synthetic = any(each.is_phantom for each in certifications) or any(
+        str(report["settings"]["dataset"]).startswith("Phantom") for *_, report in reports
+    )
+    note = "SYNTHETIC phantom data" if synthetic else ""
 
     # ---- compute and lay out: all of it, before anything is written ----
-    radii = sorted(set(args.radii))
-    accuracy, clinical = certified_accuracy_records(certifications, radii), clinical_records(certifications, radii)
-    summary = summary_records(certifications)
-    accuracy_table, short_table = certified_accuracy_table(accuracy), summary_table(summary)
-    outputs = {
-        "certified_accuracy.csv": to_csv(accuracy),
-        "certified_accuracy.md": to_markdown(accuracy_table, note),
-        "certified_accuracy.tex": to_latex(accuracy_table, note),
-        "certified_accuracy.png": certified_accuracy_png(certifications, note),
-        "summary.csv": to_csv(summary),
-        "summary.md": to_markdown(short_table, note),
-        "summary.tex": to_latex(short_table, note),
-    }
-    if clinical:
-        table = clinical_table(clinical)
-        outputs |= {
-            "certified_sensitivity.csv": to_csv(clinical),
-            "certified_sensitivity.md": to_markdown(table, note),
-            "certified_sensitivity.tex": to_latex(table, note),
-        }
+    outputs: dict[str, str | bytes] = {}
+    if certifications:
+        outputs |= certified_outputs(certifications, sorted(set(args.radii)), note)
+    if reports:
+        records = empirical_records(reports)
+        outputs |= laid_out("empirical_accuracy", records, empirical_table(records), note)
 
     # ---- write ----
     for name, content in outputs.items():
@@ -99,6 +117,35 @@ def main(args: argparse.Namespace) -> None:
     print("\n".join(outputs[name] for name in outputs if name.endswith(".md")))
     for name in outputs:
         print(f"wrote {args.outdir / name}")
+
+
+def certified_outputs(certifications: list[Certification], radii: list[float], note: str) -> dict[str, str | bytes]:
+    """File name → content, for everything that certificates tell."""
+    accuracy, clinical = certified_accuracy_records(certifications, radii), clinical_records(certifications, radii)
+    summary = summary_records(certifications)
+    outputs: dict[str, str | bytes] = laid_out("certified_accuracy", accuracy, certified_accuracy_table(accuracy), note)
+    outputs |= {"certified_accuracy.png": certified_accuracy_png(certifications, note)}
+    outputs |= laid_out("summary", summary, summary_table(summary), note)
+    if clinical:
+        outputs |= laid_out("certified_sensitivity", clinical, clinical_table(clinical), note)
+    return outputs
+
+
+def laid_out(name: str, records: list[dict], table: Table, note: str) -> dict[str, str | bytes]:
+    """A table's three files: all digits for machines, the same for people."""
+    return {
+        f"{name}.csv": to_csv(records),
+        f"{name}.md": to_markdown(table, note),
+        f"{name}.tex": to_latex(table, note),
+    }
+
+
+def read_report(path: Path) -> dict:
+    """What evaluate.py wrote. Raises ValueError if it is something else."""
+    report = files.read_json(path)
+    if not {"settings", "accuracy", "accuracy_interval", "images"} <= set(report):
+        raise ValueError(f"{path}: is no report of evaluate.py")
+    return report
 
 
 if __name__ == "__main__":

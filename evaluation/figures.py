@@ -95,8 +95,9 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
             rows = report["reliability"]
             axes[1].plot([0, 1], [0, 1], color="0.7", linewidth=1)
             axes[1].plot(
-                [row["confidence"] for row in rows], [row["accuracy"] for row in rows], marker="o", color=COLOURS[0]
-            )
+                [row["confidence"] for row in rows], [row["accuracy"] for row in rows], marker="o", color=COLOURS[0],
+                clip_on=False,
+            )  # fmt: skip
             axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
             axes[1].set_title(f"calibration error {report['ece']:.3f}")
         figure.suptitle(title, fontsize=9)
@@ -126,6 +127,6 @@ def robustness_png(claims: Sequence[Claim], longest: float, title: str) -> bytes
             axis.plot(radii, below, color=COLOURS[0], label="certified (at least)")
             axis.set(title=claim.name, xlabel="L2 radius (pixel scale [0, 1])", xlim=(0, longest), ylim=(0, 102))
             axis.set_ylabel("Right answers (%)")
-        axis.legend(loc="upper right")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figure.suptitle(title, fontsize=9)
         return _png(figure)

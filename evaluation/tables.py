@@ -23,7 +23,7 @@ UNKNOWN = "–"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "–": "--"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "∞": r"$\infty$", "–": "--"}
 )
 MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
@@ -81,6 +81,18 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
     ]
 
 
+def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
+    """Accuracy of (pipeline, images, report of evaluate.py), with its 95% interval over the draw of images. `sigma` is
+    that of the smoothing, None where a single pass answered."""
+    records = []
+    for name, images, report in reports:
+        settings, (low, high) = report["settings"], report["accuracy_interval"]
+        record = {"name": name, "sigma": settings["noise_sd"] if settings.get("N") else None, "on": images}
+        record |= {"accuracy": report["accuracy"], "low": low, "high": high, "images": report["images"]}
+        records.append(record | {"abstained": report.get("abstained", 0.0), "split": settings["split"]})
+    return records
+
+
 def to_csv(records: Sequence[dict]) -> str:
     """Records as CSV; floats keep every digit, what is unknown stays empty."""
     text = io.StringIO()
@@ -117,6 +129,21 @@ def clinical_table(records: Sequence[dict]) -> Table:
         return " / ".join(UNKNOWN if rate is None else f"{100 * rate:.1f}" for rate in rates)
 
     return _by_radius(records, "Certified sensitivity / specificity (%) at L2 radius", cell, best=False)
+
+
+def empirical_table(records: Sequence[dict]) -> Table:
+    """One line per pipeline, one column per kind of images: accuracy in percent with its interval."""
+    over, columns = "Accuracy (%, 95% interval) on", list(dict.fromkeys(record["on"] for record in records))
+    lines: dict[tuple, dict[str, str]] = {}
+    for record in records:
+        shown = [f"{100 * record[key]:.1f}" for key in ("accuracy", "low", "high")]
+        lines.setdefault((record["name"], record["sigma"]), {})[record["on"]] = "{} ({}–{})".format(*shown)
+    cells = [
+        [name, UNKNOWN if sigma is None else f"{sigma:g}", *(found.get(each, UNKNOWN) for each in columns)]
+        for (name, sigma), found in lines.items()
+    ]
+    title = "Accuracy in % with its 95% interval (abstentions count as errors)"
+    return Table(title, ["Method", "σ", *columns], cells, over=over)
 
 
 def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], best: bool = True) -> Table:

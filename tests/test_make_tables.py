@@ -222,7 +222,7 @@ def test_help_shows_the_example(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "required: --add, --outdir"),
+        ([], "required: --outdir"),
         (["--add", "a.tsv", "--outdir", "o"], "must be NAME=FILE"),
         (["--add", "=a.tsv", "--outdir", "o"], "must be NAME=FILE"),
         (["--add", "A=", "--outdir", "o"], "must be NAME=FILE"),
@@ -280,3 +280,39 @@ def test_full_disk_leaves_the_earlier_file_whole(two, tmp_path, capsys, monkeypa
     code, line = fails(capsys, "--add", two[0], "--outdir", out)
     assert (code, "No space left on device" in line) == (1, True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_reports_of_evaluate_side_by_side(tmp_path, capsys):
+    def report(name, accuracy, images=50, **settings):
+        path = tmp_path / f"{name}.json"
+        settings = {"dataset": "Brain_Tumor", "split": "test", "noise_sd": 0.25, "N": None, **settings}
+        interval = [accuracy - 0.1, accuracy + 0.05]
+        path.write_text(json.dumps({"settings": settings, "accuracy": accuracy, "accuracy_interval": interval,
+                                    "images": images, "abstained": 0.02}))  # fmt: skip
+        return path
+
+    clean, pgd, smoothed = report("clean", 0.9), report("pgd", 0.125), report("smoothed", 0.7, N=1000, split="PGD")
+    make_tables("--empirical", f"a: b:clean={clean}", f"a: b:PGD-L∞={pgd}", "--empirical", f"DS:PGD-L∞={smoothed}",
+                "--outdir", tmp_path / "out")  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"empirical_accuracy.{kind}" for kind in ("csv", "md", "tex")
+    }
+    found = records(tmp_path / "out" / "empirical_accuracy.csv")
+    assert [(row["name"], row["on"], row["sigma"], row["accuracy"]) for row in found] == [
+        ("a: b", "clean", "", "0.9"), ("a: b", "PGD-L∞", "", "0.125"), ("DS", "PGD-L∞", "0.25", "0.7")]  # fmt: skip
+    markdown = (tmp_path / "out" / "empirical_accuracy.md").read_text()
+    assert "90.0 (80.0–95.0) |  12.5 (2.5–17.5) |" in markdown
+    assert "SYNTHETIC" not in markdown
+    assert r"PGD-L$\infty$" in (tmp_path / "out" / "empirical_accuracy.tex").read_text()
+    make_tables("--empirical", f"a:clean={report('few', 0.5, 3, dataset='Phantom_MRI')}", f"a:PGD={pgd}", "--outdir",
+                tmp_path / "two")  # fmt: skip
+    captured = capsys.readouterr()
+    assert "different numbers of images ([3, 50])" in captured.err
+    assert "SYNTHETIC" in captured.out
+
+    assert fails(capsys, "--outdir", tmp_path)[0] == 1
+    code, message = fails(capsys, "--empirical", f"clean={clean}", "--outdir", tmp_path)
+    assert (code, "NAME:IMAGES=FILE" in message) == (2, True)
+    clean.write_text("{}")
+    code, message = fails(capsys, "--empirical", f"a:clean={clean}", "--outdir", tmp_path)
+    assert (code, "no report of evaluate.py" in message) == (1, True)
