@@ -59,7 +59,7 @@ stage "Draw what it does to noisy images" 1 \
     ds_main.py --mode inference --pretrained_denoiser "$stability" --noise_sd 0.5 --images 10 --outdir "$out/denoised" \
     --device $device
 stage "Attack the classifier: a perturbation that nobody sees" 1 \
-    attacks/generate.py --classifier "$classifier" --attack FGSM --eps 0.01 --device $device
+    attacks/generate.py --classifier "$classifier" --attack FGSM --eps 0.01 --overwrite --device $device
 radii=(0 0.25 0.5 0.75 1.0)
 certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --radii "${radii[@]}" --N $N --skip $skip
     --device $device)

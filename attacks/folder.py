@@ -6,6 +6,8 @@ Failed attempts are saved like the others; the manifest tells them apart.
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +29,17 @@ NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier",
 class AttackedFolder(files.Table):
     """Opens `folder` for writing; `done` holds the (split, idx) that are in its manifest.
 
-    Raises ValueError if it was made with other settings.
+    Raises ValueError if it was made with other settings; with `overwrite` it is deleted and begun anew then.
     """
 
-    def __init__(self, folder: Path, settings: dict) -> None:
-        super().__init__(folder / "manifest.csv", COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix")
+    def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
+        manifest = folder / "manifest.csv"
+        if overwrite and manifest.is_file():
+            beside = files.settings_path(manifest)
+            made_with = files.read_json(beside) if beside.is_file() else {}
+            if files.differences(made_with, json.loads(json.dumps(settings)), NOT_COMPARED):
+                shutil.rmtree(folder)
+        super().__init__(manifest, COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix, --overwrite")
         self.folder = folder
         self.done = {(row["split"], int(row["idx"])) for row in self.rows}
 

@@ -57,6 +57,7 @@ def get_args_parser() -> cli.Parser:
     group.add_argument("--N", type=cli.positive_int, default=200, help="smoothed: draws that judge an image")
     group.add_argument("--alpha", type=cli.probability, default=0.001, help="smoothed: level of the judgement")
     parser.add_argument("--suffix", default="", help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")
+    parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
     parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
     parser.add_common_flags()
     return parser
@@ -97,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
             **describe(args, pipeline, manifest, device), "attack": attack, "norm": how.norm, "eps": how.eps,
             "steps": how.steps,
         }  # fmt: skip
-        folder = AttackedFolder(outdir, settings)
+        folder = AttackedFolder(outdir, settings, args.overwrite)
         try:
             for split, dataset in splits.items():
                 attack_split(attack, how, target, split, dataset, folder, args, device)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom, binomtest, chi2, norm
 
-from core import Smooth
+from core import Smooth, decide
 from smoothing.bounds import lower_confidence_bound
 from smoothing.noise import CHUNK, Noise, slack
 
@@ -373,3 +374,13 @@ def test_bad_arguments(change, word):
 def test_bad_sigma(sigma):
     with pytest.raises(ValueError, match="sigma"):
         Smooth(lambda x: x, 2, sigma)
+
+
+def test_votes_can_be_decided_for_groups_of_classes():
+    """Three classes that share one group's votes: no class leads, the group does."""
+    x = torch.zeros(1, 2, 2)
+    smoothed = Smooth(lambda images: images.flatten(1)[:, :3], 3, 0.25)
+    counts = smoothed.sample(x, 900, 100)
+    assert counts.sum() == 900
+    assert smoothed.predict(x, 900, 0.001, 100) == decide(counts, 0.001) == Smooth.ABSTAIN
+    assert decide(np.array([counts[:2].sum(), counts[2]]), 0.001) == 0

@@ -190,6 +190,14 @@ def test_bad_input(generate, pipeline, data_dir, fails, tmp_path, capsys):
     generate("_other", "--eps", 0.02)
     fails(1, ("AT_FGSM_other", "eps 0.02 (now 0.03)", "--suffix"), *common[:-1], "_other", "--no-amp", "--skip", 6,
           "--eps", 0.03)  # fmt: skip
+    old = rows_of(data_dir / "Phantom_MRI" / "AT_FGSM_other")
+    again = generate("_other", "--eps", 0.03, "--overwrite", "--split", "val")
+    assert {row["split"] for row in old} == {"test"}
+    assert {row["split"] for row in rows_of(again)} == {"val"}
+    assert not list(again.rglob("test_*.png"))
+    assert (
+        len(rows_of(generate("_other", "--eps", 0.03, "--overwrite"))) > len(rows_of(again)) / 2
+    )  # kept, and added to
     capsys.readouterr()
     folder = generate("_faint", "--eps", 0.003)
     assert "0.003 is below 1/255" in capsys.readouterr().err
