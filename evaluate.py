@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Subset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 import cli
@@ -98,7 +98,9 @@ def main(args: argparse.Namespace) -> None:
         print(f"report: {args.outfile}, and .csv, .png beside it")
 
 
-def noisy_scores(base_classifier, loader, noise_sd: float, seed: int, device: torch.device) -> Tensor:
+def noisy_scores(
+    base_classifier: nn.Module, loader: DataLoader, noise_sd: float, seed: int, device: torch.device
+) -> Tensor:
     """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place alone."""
     generator = torch.Generator().manual_seed(seed)
     scores = []

@@ -50,10 +50,11 @@ class Attack:
 
 
 def _of_library(name: str) -> Attack:
+    entry = LIBRARY[name]
+
     def run(model: Callable, x: Tensor, y: Tensor, how: How) -> Tensor:
         return library_attack(name, model, x, y, how.norm, how.eps if entry.eps else None, how.steps, how.generators)
 
-    entry = LIBRARY[name]
     return Attack(run, tuple(entry.functions), entry.default_steps, budget=entry.eps is not None, alone=entry.alone)
 
 

@@ -34,7 +34,7 @@ from attacks.folder import AttackedFolder, read_attacked, starting_images
 from attacks.randomness import image_generator
 from attacks.targets import TARGETS, Target, make_target
 from datasets import SPLITS, ImageDataset, Manifest, get_dataset, pipeline_parts, read_manifest
-from models import Pipeline, QueriedClassifier, fingerprint, hardware, load_pipeline, resolve_amp, select_device
+from models import Pipeline, QueriedClassifier, fingerprint, hardware, load_pipeline, select_device
 
 
 def get_args_parser() -> cli.Parser:
@@ -60,12 +60,17 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
     parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
     parser.add_common_flags()
+    parser.set_defaults(amp=False)  # gradients and distances to the boundary are finer than bfloat16
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     plans = {name: settle(name, args.norm, args.eps, args.steps, args.max_norm) for name in args.attack}
+    for flag, budget in (("eps", True), ("max_norm", False)):
+        if getattr(args, flag) is not None and all(ATTACKS[name].budget is not budget for name in plans):
+            other = "--max_norm cuts what they find" if budget else "theirs is --eps"
+            raise ValueError(f"--{flag}: is not for {', '.join(plans)}; {other}")
     for name, how in plans.items():
         if how.eps is not None and how.eps < 1 / 255:
             print(f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
@@ -78,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
                          f"give; what needs labels only: {', '.join(labels_only())}")  # fmt: skip
     args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
-    target = make_target(pipeline, args.target, args.noise_sd, resolve_amp(args.amp, device), device, args.seed,
+    target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed,
                          args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
     name = args.dataset or pipeline.dataset
     manifest = read_manifest(name, args.data_dir, args.protocol)
@@ -157,7 +162,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
         "noise_sd": args.noise_sd,
         **(smoothed if args.target == "smoothed" else {}),
         "seed": args.seed,
-        "amp": resolve_amp(args.amp, device),
+        "amp": args.amp,
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,

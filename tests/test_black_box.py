@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 
@@ -131,3 +132,12 @@ def test_refused(fails, onnx, data_dir, tmp_path):
     fails(1, ("gone.onnx", "no such file"), "main_ds", *common, "--classifier", tmp_path / "gone.onnx")
     (tmp_path / "bad.onnx").write_text("no protobuf")
     fails(1, ("bad.onnx", "not a readable ONNX file"), "main_ds", *common, "--classifier", tmp_path / "bad.onnx")
+
+
+def test_an_onnx_file_is_attacked_by_labels(onnx, data_dir):
+    run_script("attacks.generate", "--data_dir", data_dir, "--classifier", onnx, "--attack", "HSJ", "--steps", 1,
+               "--skip", 18, "--suffix", "_onnx")  # fmt: skip
+    with (data_dir / "Phantom_MRI" / "AT_HSJ_onnx" / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2
+    assert all(int(row["queries"]) >= 1 for row in rows)

@@ -33,7 +33,7 @@ def generate(pipeline, data_dir):
     """`generate(suffix, *more)`: run the script with a few images per split; returns the folder of its last attack."""
 
     def run(suffix, *more):
-        run_script("attacks.generate", "--classifier", pipeline["classifier"], "--data_dir", data_dir, "--no-amp",
+        run_script("attacks.generate", "--classifier", pipeline["classifier"], "--data_dir", data_dir,
                    "--suffix", suffix, "--skip", 6, *more)  # fmt: skip
         return max(
             (data_dir / "Phantom_MRI").glob(f"AT_*{suffix}/manifest.csv"), key=lambda p: p.stat().st_mtime
@@ -186,9 +186,11 @@ def test_bad_input(generate, pipeline, data_dir, fails, tmp_path, capsys):
     fails(1, ("--target defended", "--pretrained_denoiser"), *common, "--target", "defended")
     fails(1, ("--target smoothed", "--noise_sd"), *common, "--target", "smoothed", "--noise_sd", 0)
     fails(2, ("--eps",), *common, "--eps", 0)
+    fails(1, ("--eps", "not for DDN", "--max_norm"), *common, "--attack", "DDN", "--eps", 0.1)
+    fails(1, ("--max_norm", "not for FGSM, PGD"), *common, "--attack", "FGSM", "PGD", "--max_norm", 0.1)
     assert not list((data_dir / "Phantom_MRI").glob("AT_*_bad"))
     generate("_other", "--eps", 0.02)
-    fails(1, ("AT_FGSM_other", "eps 0.02 (now 0.03)", "--suffix"), *common[:-1], "_other", "--no-amp", "--skip", 6,
+    fails(1, ("AT_FGSM_other", "eps 0.02 (now 0.03)", "--suffix"), *common[:-1], "_other", "--skip", 6,
           "--eps", 0.03)  # fmt: skip
     old = rows_of(data_dir / "Phantom_MRI" / "AT_FGSM_other")
     again = generate("_other", "--eps", 0.03, "--overwrite", "--split", "val")

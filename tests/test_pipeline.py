@@ -42,6 +42,12 @@ def test_end_to_end(tmp_path):
                 0.5, "--N", 50, "--N0", 10, "--skip", 4, "--outfile", "r/certify.tsv")  # fmt: skip
     assert "sigma 0.5: certified accuracy" in out
     assert "accuracy" in shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab)
+    attacked = shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab, "--split", "FGSM")
+    assert "Phantom_MRI FGSM" in attacked
+    checked = shell(tmp_path, ROOT / "attacks" / "check_certificates.py", "--classifier", f, "--denoiser", stab,
+                    "--certificates", "r/certify_sigma_0.25.tsv", "--steps", 1, "--draws", 2, "--N", 20, "--skip", 4,
+                    "--outfile", "r/check.tsv")  # fmt: skip
+    assert "violated" in checked
     shell(tmp_path, ROOT / "ds_main.py", "--mode", "test", "--pretrained_denoiser", mse, "--noise_sd", 0.25)
     shell(tmp_path, ROOT / "ds_main.py", "--mode", "inference", "--pretrained_denoiser", mse, "--outdir", "r/grids")
     assert (tmp_path / "r" / "grids" / "noise_0.25.png").is_file()
