@@ -37,13 +37,14 @@ class How:
 class Attack:
     """`run(model, inputs, labels, how)` → images, and what it needs.
 
-    `norms`: those it knows, its default first. `budget`: it stays within an eps; else it looks for the least norm.
-    `gradients`: or, if False, the labels are enough. `alone`: runs image by image, whatever the batch.
+    `norms`: those it knows, its default first. `steps`: its default; None: it takes none. `budget`: it stays within an
+    eps; else it looks for the least norm. `gradients`: or, if False, the labels are enough. `alone`: runs image by
+    image, whatever the batch.
     """
 
     run: Callable[[Callable, Tensor, Tensor, How], Tensor]
     norms: tuple[str, ...]
-    steps: int
+    steps: int | None
     budget: bool = False
     gradients: bool = True
     alone: bool = False
@@ -59,7 +60,7 @@ def _of_library(name: str) -> Attack:
 
 
 ATTACKS: dict[str, Attack] = {
-    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), 1, budget=True),
+    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), None, budget=True),
     "PGD": Attack(
         lambda model, x, y, how: pgd(model, x, y, how.eps, how.norm, how.steps, generators=how.generators),
         ("Linf", "L2"), 40, budget=True,
@@ -88,15 +89,15 @@ def settle(name: str, norm: str | None, eps: float | None, steps: int | None, ma
     limit = (eps or DEFAULT_EPS[norm]) if attack.budget else max_norm
     if limit is not None and norm not in DEFAULT_EPS:
         raise ValueError(f"--max_norm: there is no budget in {norm}, only in {' and '.join(DEFAULT_EPS)}")
-    return How(norm, limit, steps or attack.steps)
+    return How(norm, limit, 1 if attack.steps is None else steps or attack.steps)
 
 
 def run_attack(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, how: How) -> Tensor:
     """The attacked images, in [0, 1] and, where there is a limit, within it."""
     attacked = ATTACKS[name].run(model, inputs, labels, how).detach()
-    if how.eps is None:
-        return attacked.clamp(0, 1)
-    return inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
+    if how.eps is not None:
+        attacked = inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
+    return attacked.clamp(0, 1)
 
 
 def labels_only() -> list[str]:

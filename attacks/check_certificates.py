@@ -90,8 +90,9 @@ def main(args: argparse.Namespace) -> None:
             index = int(row["idx"])
             for claim, goal, radius in claims_of(row, list(groups)):
                 missing = [each for each in args.multiples if (str(index), claim, each) not in done]
-                image = dataset[index][0].to(device)
-                for found in attack(index, image, claim, goal, radius, missing) if missing else ():
+                if not missing:
+                    continue
+                for found in attack(index, dataset[index][0].to(device), claim, goal, radius, missing):
                     line = (index, claim, found.multiple, f"{found.eps:.6f}", f"{found.l2:.6f}", found.answer,
                             found.group_answer, f"{found.seconds:.2f}")  # fmt: skip
                     table.append(*line)
@@ -103,7 +104,7 @@ def main(args: argparse.Namespace) -> None:
     claims = outcome(certification, rows, lines, list(groups))
     found = [summary(claim, settings["alpha"], args.alpha) for claim in claims]
     files.write_json(Path(f"{args.outfile}.summary.json"), {"settings": describe(args, device), "claims": found})
-    longest = max((float(line["l2"]) for line in lines), default=0.0)
+    longest = max((float(line["l2"]) for line in lines), default=1.0)
     with files.replacing(Path(f"{args.outfile}.png")) as temporary:
         note = "SYNTHETIC phantom data, " if certification.is_phantom else ""
         temporary.write_bytes(robustness_png(claims, longest, f"{note}σ = {sigma:g}, {len(rows)} images"))

@@ -56,4 +56,4 @@ def ddn(
         if levels is not None:
             moved = (moved * (levels - 1)).round() / (levels - 1)
         delta = moved - inputs
-    return torch.where(per_image(best_norm.isfinite(), inputs).bool(), best, inputs + delta)
+    return torch.where(per_image(best_norm.isfinite(), inputs).bool(), best, inputs + delta).clamp(0, 1)

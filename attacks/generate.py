@@ -126,6 +126,7 @@ def attack_split(
             images = torch.stack([dataset[i][0] for i in indices]).to(device)
             labels = dataset.labels[indices].to(device)
             generators = [image_generator(args.seed, f"{split} {i}") for i in indices]
+            target.restart()
             queries, began = target.model.queries, time.perf_counter()
             attacked = run_attack(
                 name, target.model, images, labels, dataclasses.replace(how, generators=generators, starts=starts)

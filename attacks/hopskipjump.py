@@ -108,7 +108,8 @@ def _to_boundary(fooled: Callable[[Tensor], Tensor], x: Tensor, outside: Tensor,
 def _normal(
     fooled: Callable[[Tensor], Tensor], point: Tensor, evals: int, reach: float, generator: torch.Generator
 ) -> Tensor:
-    """Unit vector of eq. (16): `Σ_b (φ_b - mean φ) u_b` over directions u_b, φ_b = ±1 as the label at point + δ u_b."""
+    """Unit vector along `Σ_b (φ_b - mean φ) u_b`, their estimate with a baseline, over directions u_b; φ_b = ±1 tells
+    whether point + δ u_b is adversarial."""
     u = torch.randn((evals, *point.shape), generator=generator).to(point.device)
     u /= u.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     around = (point + reach * u).clamp(0, 1)

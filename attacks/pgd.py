@@ -44,7 +44,7 @@ def pgd(
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(x).float(), labels, reduction="sum"), x)
         direction = gradient.sign_() if norm == "Linf" else gradient / per_image(_length(gradient), inputs)
         delta = project(inputs, delta + alpha * direction, eps, norm)
-    return inputs + delta
+    return (inputs + delta).clamp(0, 1)  # x + δ - x may leave the box by a rounding error
 
 
 def _start(inputs: Tensor, eps: Tensor, norm: str, generators: Sequence[torch.Generator]) -> Tensor:

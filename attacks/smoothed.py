@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 class SmoothedModel:
     """`log(1/m Σ_j softmax f(x + n_j))`, `n_j ~ N(0, σ² I)`: images `[B, C, H, W]` → `[B, K]`. As logits of a
-    cross-entropy they give `-log(1/m Σ_j F_y(x + n_j))`, the loss of Salman et al. 2019 (SmoothAdv, eq. 7), an estimate
+    cross-entropy they give `-log(1/m Σ_j F_y(x + n_j))`, the loss of Salman et al. 2019 (SmoothAdv), an estimate
     of the expected answer over the noise.
 
     The draws are the same for every image and, as published, for every step of an attack: the model is a function of
@@ -23,7 +23,7 @@ class SmoothedModel:
         draws: m.
         shape: `[C, H, W]` of the images.
         seed: of the draws; not the one by which the result is judged, or the attack knows its judge's noise.
-        fresh: new draws at every call instead (then the m of all steps together count, but no two calls agree).
+        fresh: new draws at every call instead, the same ones again after `restart`.
         batch: images per pass of f; beyond it f runs again in the backward pass, and memory depends on `batch` alone.
     """
 
@@ -32,9 +32,13 @@ class SmoothedModel:
         device: torch.device | str = "cpu", seed: int = 0, fresh: bool = False, batch: int = 64,
     ) -> None:  # fmt: skip
         self.base_classifier, self.sigma, self.draws, self.shape = base_classifier, sigma, draws, tuple(shape)
-        self.device, self.fresh, self.batch = device, fresh, batch
-        self._generator = torch.Generator().manual_seed(seed)
-        self._noise = self._draw()
+        self.device, self.seed, self.fresh, self.batch = device, seed, fresh, batch
+        self.restart()
+        self._noise = None if fresh else self._draw()
+
+    def restart(self) -> None:
+        """Begin the draws anew: call it before each attack, so that none depends on those before it."""
+        self._generator = torch.Generator().manual_seed(self.seed)
 
     def __call__(self, x: Tensor) -> Tensor:
         noise = self._draw() if self.fresh else self._noise

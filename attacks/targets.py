@@ -30,11 +30,12 @@ class Counted:
 class Target:
     """`model`: images `[B, C, H, W]` → scores, differentiable, and what an attack sees. `predict(images, indices)` →
     int64 `[B]`: the answers by which it is judged, -1 where the smoothed classifier abstains. `draws`: passes of the
-    classifier per query, more than one for `smoothed`."""
+    classifier per query, more than one for `smoothed`. `restart` is called before each attack."""
 
     model: Counted
     predict: Callable[[Tensor, Sequence[int]], Tensor]
     draws: int = 1
+    restart: Callable[[], None] = lambda: None
 
 
 def make_target(
@@ -67,7 +68,7 @@ def make_target(
         each = [smooth.predict(x, n, alpha, batch, index) for x, index in zip(images, indices, strict=True)]
         return torch.tensor(each, device=images.device)
 
-    return Target(Counted(model), predict, draws)
+    return Target(Counted(model), predict, draws, model.restart)
 
 
 @torch.no_grad()

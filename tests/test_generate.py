@@ -69,6 +69,7 @@ def test_several_attacks_and_both_splits_in_one_command(generate, data_dir, pipe
         rows = rows_of(folder)
         right = [row for row in rows if row["predict_clean"] == row["label"]]
         won = sum(int(row["success"]) for row in right)
+        assert f"{name}{f', Linf at most {eps}' if eps else ''}, {queries} step(s), on test + val: fools" in out
         assert f"fools {won} of the {len(right)} images answered right ({len(rows)} in all)" in out
         assert rows == sorted(rows, key=lambda row: (row["split"] == "test", int(row["idx"])))
         for split in ("val", "test"):
@@ -98,11 +99,17 @@ def test_smoothed_target_is_judged_by_other_draws(generate, data_dir, pipeline):
     assert {int(row["predict_clean"]) for row in rows} <= {-1, 0, 1, 2, 3}
     for row in rows:  # an abstention is no success
         assert row["success"] == "0" or row["predict_attacked"] not in ("-1", row["label"])
-    without = ("seconds",)
-    again = rows_of(generate("_smooth_b", *flags, "--batch", 5))
-    assert [{k: v for k, v in row.items() if k not in without} for row in again] == [
-        {k: v for k, v in row.items() if k not in without} for row in rows
-    ]
+
+
+def test_smoothed_attacks_depend_on_neither_batch_nor_the_images_before(generate, pipeline):
+    flags = ("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2",
+             "--steps", 2, "--draws", 4, "--N", 20)  # fmt: skip
+    for more in ((), ("--fresh",)):
+        one, other = f"_s{len(more)}", f"_b{len(more)}"
+        whole = generate(one, *flags, *more, "--skip", 12)
+        part = generate(other, *flags, *more, "--skip", 12, "--batch", 8)
+        alike = [[{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(each)] for each in (whole, part)]
+        assert alike[0] == alike[1]
 
 
 def test_interrupted_it_goes_on_and_is_the_same(generate, data_dir, monkeypatch, tmp_path):
