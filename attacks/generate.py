@@ -138,7 +138,7 @@ def attack_split(
             clean, before, after = (
                 target.predict(each, indices).tolist() for each in (images, attacked, saved.float() / 255)
             )
-            delta = (saved.double() / 255 - images).flatten(1)
+            delta = ((saved.double() - (images.double() * 255).round()) / 255).flatten(1)
             l2, linf = delta.norm(dim=1).tolist(), delta.abs().amax(dim=1).tolist()
             for j, (i, label) in enumerate(zip(indices, labels.tolist(), strict=True)):
                 won = [int(clean[j] == label and answer not in (label, -1)) for answer in (before[j], after[j])]

@@ -183,7 +183,7 @@ def test_a_black_box_is_attacked_by_labels_alone(data_dir, tmp_path, monkeypatch
     assert right
     assert all(row["success"] == row["success_saved"] == "1" for row in right)
     assert all(int(row["queries"]) > 200 for row in right)
-    assert all(int(row["queries"]) == 1 for row in rows if row not in right)
+    assert all(int(row["queries"]) == 1 and float(row["l2"]) == 0 for row in rows if row not in right)
 
 
 def test_bad_input(generate, pipeline, data_dir, fails, tmp_path, capsys):
