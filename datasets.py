@@ -69,7 +69,7 @@ DATASETS: dict[str, DatasetInfo] = {
         classes=_BRAIN_CLASSES,
         disease=("glioma_tumor", "meningioma_tumor", "pituitary_tumor"),
         mean=0.187,
-        std=0.189,
+        std=0.183,
         citation="Bhuvaji, Kadam, Bhumkar, Dedge, Kanchan: Brain Tumor Classification (MRI), Kaggle 2020, "
         "DOI 10.34740/KAGGLE/DSV/1183165",
         licence="MIT",

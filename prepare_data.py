@@ -10,10 +10,13 @@ import argparse
 import csv
 from pathlib import Path
 
+import numpy as np
+
 import cli
 import files
 from datasets import DATASETS, MANIFEST_COLUMNS, PROTOCOLS, SPLITS, DatasetInfo, dataset_info
-from preparation.scan import Record, duplicate_groups, find_images, read_images
+from preparation.duplicates import group_names, identical_groups, near_pairs
+from preparation.scan import Record, find_images, read_images
 from preparation.splits import assign_splits
 
 
@@ -49,8 +52,9 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"{len(unreadable)} unreadable image(s): {named}{more}; --skip_unreadable sets them aside")
 
     # ---- duplicates and splits ----
-    duplicates = duplicate_groups(records)
-    splits, groups = assign_splits(records, args.protocol, args.seed)
+    near = near_duplicates(records)
+    groups = group_names(records, near)
+    splits = assign_splits(records, groups, args.protocol, args.seed)
     counts = count_images(records, splits, info)
     for split in SPLITS:
         empty = [name for name in info.classes if not counts[split][name]]
@@ -66,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
         "synthetic": info.synthetic,
         "images": len(records),
         "unreadable": len(unreadable),
-        **duplicate_counts(records, duplicates),
+        **duplicate_counts(records, near),
         "counts": counts,
     }
     write_manifest(target / "manifest.csv", records, splits, groups, info)
@@ -99,17 +103,36 @@ def find_source(args: argparse.Namespace, info: DatasetInfo, target: Path) -> Pa
     )
 
 
-def duplicate_counts(records: list[Record], duplicates: list[list[Record]]) -> dict[str, int]:
-    """How many groups of identical images there are, how many span Training and Testing, and what leaks."""
-    across = [group for group in duplicates if len({record.source_split for record in group}) > 1]
-    conflicting = [group for group in duplicates if len({record.class_name for record in group}) > 1]
+def near_duplicates(records: list[Record]) -> list[tuple[int, int, float]]:
+    """The pairs of readable images that are nearly the same picture, identical ones included."""
+    readable = [i for i, record in enumerate(records) if record.thumbnail is not None]
+    pairs = near_pairs(np.stack([records[i].thumbnail for i in readable])) if readable else []
+    return [(readable[i], readable[j], correlation) for i, j, correlation in pairs]
+
+
+def duplicate_counts(records: list[Record], near: list[tuple[int, int, float]]) -> dict[str, int]:
+    """How many images are there twice, how many of them in Training and in Testing, and under two labels."""
+    identical = identical_groups(records)
+    pairs = [(records[i], records[j]) for i, j, _ in near if records[i].sha256 != records[j].sha256]
+    across = [group for group in identical if len({record.source_split for record in group}) > 1]
+    conflicting = [group for group in identical if len({record.class_name for record in group}) > 1]
+    leaked = {record.path for group in across for record in group if record.source_split == "Testing"}
+    nearly = {
+        r.path
+        for pair in pairs
+        for r in pair
+        if r.source_split == "Testing" and pair[0].source_split != pair[1].source_split
+    }
     return {
         "testing_images": sum(record.source_split == "Testing" for record in records),
-        "duplicate_groups": len(duplicates),
-        "superfluous_images": sum(len(group) - 1 for group in duplicates),
+        "duplicate_groups": len(identical),
+        "superfluous_images": sum(len(group) - 1 for group in identical),
         "duplicate_groups_across_training_and_testing": len(across),
-        "testing_images_also_in_training": sum(r.source_split == "Testing" for group in across for r in group),
+        "testing_images_also_in_training": len(leaked),
+        "testing_images_nearly_in_training": len(nearly - leaked),
         "duplicate_groups_with_conflicting_labels": len(conflicting),
+        "near_duplicate_pairs": len(pairs),
+        "near_duplicate_pairs_with_conflicting_labels": sum(a.class_name != b.class_name for a, b in pairs),
     }
 
 

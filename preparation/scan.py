@@ -6,15 +6,17 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from datasets import DatasetInfo
-from images import PICTURES, read_image
+from images import PICTURES, read_image, to_array
 
 SOURCE_SPLITS = ("Training", "Testing")
+THUMBNAIL = 64
 
 
 @dataclasses.dataclass
@@ -22,7 +24,7 @@ class Record:
     """One image file. `path` is relative to the source folder, with `/`; `source_split` is Training or Testing.
 
     `subject` names whose image it is where the file name tells, else "". `sha256` is of the decoded RGB pixels;
-    `excluded` holds the reason why the image is set aside, or "".
+    `thumbnail` is grey, uint8 `[64, 64]`; `excluded` holds the reason why the image is set aside, or "".
     """
 
     path: str
@@ -32,6 +34,7 @@ class Record:
     sha256: str = ""
     width: int = 0
     height: int = 0
+    thumbnail: np.ndarray | None = None
     excluded: str = ""
 
 
@@ -80,19 +83,11 @@ def read_images(records: Sequence[Record], source: Path) -> None:
             return
         record.width, record.height = pixels.size
         record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+        record.thumbnail = to_array(pixels, THUMBNAIL, 1)[0]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in tqdm(pool.map(read, records), total=len(records), desc="read images", disable=None, leave=False):
             pass
-
-
-def duplicate_groups(records: Sequence[Record]) -> list[list[Record]]:
-    """The groups of two or more readable images whose pixels are identical."""
-    by_pixels: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.sha256:
-            by_pixels[record.sha256].append(record)
-    return [group for group in by_pixels.values() if len(group) > 1]
 
 
 def _subject(file_name: str) -> str:
