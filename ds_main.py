@@ -80,10 +80,11 @@ def train(args: argparse.Namespace) -> None:
             describe["arch"] = "autoencoder"
             describe["arch_kwargs"] |= {"image_size": args.image_size, "latent": args.latent}
         denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
-    args.dataset = describe["dataset"] = args.dataset or start["dataset"]
+    args.dataset = args.dataset or start["dataset"]
 
     # ---- data ----
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
+    describe |= train_data.manifest.described()
     train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 

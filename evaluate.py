@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 import cli
 import files
-from datasets import get_dataset, get_loader, pipeline_parts
+from datasets import get_loader
 from evaluation.metrics import summarize
-from models import load_pipeline, resolve_amp, select_device
+from models import resolve_amp, select_device
+from pipeline_args import open_pipeline, open_split
 
 
 def get_args_parser() -> cli.Parser:
@@ -33,10 +34,9 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     base_classifier = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
-    name = args.dataset or pipeline.dataset
-    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    dataset = open_split(args, pipeline, args.split)
 
     # ---- predictions: one noisy copy of each image ----
     generator = torch.Generator().manual_seed(args.seed)
@@ -47,11 +47,12 @@ def main(args: argparse.Namespace) -> None:
             predictions.append(base_classifier(noisy.to(device)).argmax(dim=1).cpu())
 
     # ---- the report ----
-    report = summarize(dataset.labels.numpy(), torch.cat(predictions).numpy(), dataset.classes)
+    report = summarize(dataset.labels.numpy(), torch.cat(predictions).numpy(), dataset.info.classes)
     low, high = report["accuracy_interval"]
     noise = f"noise {args.noise_sd:g}" if args.noise_sd else "clean"
+    protocol = dataset.manifest.settings["protocol"]
     print(
-        f"{name} {args.split} ({dataset.manifest.settings['protocol']}), {noise}: accuracy {report['accuracy']:.1%} "
+        f"{dataset.name} {args.split} ({protocol}), {noise}: accuracy {report['accuracy']:.1%} "
         f"(95% {low:.1%}–{high:.1%}), balanced {report['balanced_accuracy']:.1%}, {report['images']} images"
     )
     for class_name, row in report["per_class"].items():
@@ -60,8 +61,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"  {class_name:<18} {shown} ({row['images']} images)")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        protocol = dataset.manifest.settings["protocol"]
-        settings |= {"dataset": name, "protocol": protocol, "manifest": dataset.manifest.digest}
+        settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
         files.write_json(args.outfile, {"settings": settings, **report})
         print(f"report: {args.outfile}")
 

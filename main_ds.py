@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 import cli
-from datasets import described_classifier, get_dataset, get_loader
+from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
     QueriedClassifier,
@@ -36,6 +36,7 @@ from models import (
     names,
     prepare,
 )
+from pipeline_args import described_classifier
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
@@ -107,12 +108,12 @@ def main(args: argparse.Namespace) -> None:
     front = prepare(front, device)
     choose_trained(front, args.train_method)
     args.dataset = args.dataset or made["dataset"]
-    describe |= {"dataset": args.dataset, "image_size": size}
 
     # ---- data ----
     train_data, val_data = (
         get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir) for split in ("train", "val")
     )
+    describe |= {"image_size": size, **train_data.manifest.described()}
     train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 

@@ -24,8 +24,9 @@ if __package__ in (None, ""):  # run as a file: the project's root is where its 
 import cli
 import files
 from attacks import ATTACKS
-from datasets import get_dataset, get_loader, pipeline_parts
-from models import load_pipeline, resolve_amp, select_device
+from datasets import get_loader
+from models import resolve_amp, select_device
+from pipeline_args import open_pipeline, open_split
 
 COLUMNS = ("idx", "path", "source", "split", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
            "success_saved", "l2", "linf")  # fmt: skip
@@ -49,11 +50,10 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--eps {args.eps:g}: nothing below 1/255 survives 8-bit images")
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     model = pipeline.at(args.noise_sd, resolve_amp(args.amp, device))
-    name = args.dataset or pipeline.dataset
-    dataset = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
-    outdir = args.data_dir / name / f"AT_{args.attack}"
+    dataset = open_split(args, pipeline, args.split)
+    outdir = args.data_dir / dataset.name / f"AT_{args.attack}"
 
     # ---- attack, save, and look again at what was saved ----
     rows: list[tuple] = []

@@ -90,6 +90,17 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
     return prepare(model, device).eval(), checkpoint
 
 
+def origin(path: Path | str) -> tuple[str, str] | None:
+    """The data set that a checkpoint was trained on and the digest of its manifest; None where the file does not tell,
+    as published ones do not."""
+    try:
+        checkpoint = read_tensors(path, mmap=True)
+    except (ValueError, FileNotFoundError):  # an ONNX file, a function; whoever loads it says what is wrong
+        return None
+    found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
+    return found if all(isinstance(each, str) for each in found) else None
+
+
 def takes(described: dict[str, Any]) -> tuple[int, int | None]:
     """(channels, image size or None for any) of the images that a network before the classifier takes."""
     kwargs = described["arch_kwargs"]

@@ -19,32 +19,34 @@ def assign_splits(
 ) -> list[str]:
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
-    `official`: Testing → test; Training → train and val (10%); a training image whose group also lies in Testing is
-    excluded with the reason. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an eighth of the
-    rest for validation. Groups stay whole in both. Excluded images belong to the split "". The splits depend on what
-    the images hold, not on their names or their order.
+    `official`: the published split, with a tenth of its training images for validation where it has no validation
+    images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
+    what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
+    eighth of the rest for validation. Groups stay whole in both. Excluded images belong to the split "". The splits
+    depend on what the images hold, not on their names or their order. Raises ValueError if `official` finds no
+    published split.
     """
-    splits = [""] * len(records)
+    splits = [record.source_split if protocol == "official" and not record.excluded else "" for record in records]
+    usable = [i for i, record in enumerate(records) if not record.excluded]
     if protocol == "official":
-        testing: dict[str, str] = {}
-        for record, group in zip(records, groups, strict=True):
-            if record.source_split == "Testing" and not record.excluded:
-                testing.setdefault(group, record.path)
-        for i, (record, group) in enumerate(zip(records, groups, strict=True)):
-            if record.source_split == "Testing":
-                splits[i] = "test"
-            elif group in testing and not record.excluded:
-                record.excluded = f"also in Testing: {testing[group]}"
-        rest = [i for i, record in enumerate(records) if record.source_split == "Training" and not record.excluded]
+        if any(splits[i] == "" for i in usable) or "test" not in splits:
+            raise ValueError("--protocol official: the source has no published split into training and testing images; "
+                             "use --protocol stratified")  # fmt: skip
+        taken: dict[str, int] = {}
+        for split in ("test", "val", "train"):
+            for i in (i for i in usable if splits[i] == split):
+                first = taken.setdefault(groups[i], i)
+                if splits[first] != split:
+                    records[i].excluded = f"also in {splits[first]}: {records[first].path}"
     else:
-        pooled = [i for i, record in enumerate(records) if not record.excluded]
-        rest, test = _parted(records, groups, pooled, fold[1], fold[0], seed)
-        for i in test:
-            splits[i] = "test"
-    train, val = _parted(records, groups, rest, VALIDATION[protocol], 0, seed + 1)
-    for name, members in (("train", train), ("val", val)):
-        for i in members:
-            splits[i] = name
+        rest, test = _parted(records, groups, usable, fold[1], fold[0], seed)
+        for name, members in (("train", rest), ("test", test)):
+            for i in members:
+                splits[i] = name
+    if "val" not in splits:
+        training = [i for i in usable if splits[i] == "train" and not records[i].excluded]
+        for i in _parted(records, groups, training, VALIDATION[protocol], 0, seed + 1)[1]:
+            splits[i] = "val"
     return ["" if record.excluded else split for record, split in zip(records, splits, strict=True)]
 
 

@@ -42,11 +42,11 @@ def fails(capsys):
     return check
 
 
-def write_image(path: Path, seed: int, size: tuple[int, int] = (20, 16)) -> None:
+def write_image(path: Path, seed: int, size: tuple[int, int] = (20, 16), **options) -> None:
     """A random RGB image that only `seed` decides."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, **options)
 
 
 @pytest.fixture
