@@ -50,6 +50,8 @@ def get_args_parser() -> cli.Parser:
                        help="official: the published split; stratified: pooled, 70/10/20")  # fmt: skip
     split.add_argument("--fold", type=cli.shard, default=(0, FOLDS), metavar="I/K",
                        help="stratified: the part for testing (default: 0/5)")  # fmt: skip
+    split.add_argument("--leaky", action="store_true",
+                       help="stratified: deal single images, as others do: only to show what that does")  # fmt: skip
     form = parser.add_argument_group("form")
     form.add_argument("--fit", choices=FITS, default="resize", help="stretch to a square, or keep the proportions")
     form.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="grey levels of DICOM and NIfTI")
@@ -89,7 +91,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- duplicates, splits, audit ----
     near = near_duplicates(records, info.near)
     groups = group_names(records, near)
-    splits = assign_splits(records, groups, args.protocol, args.seed, args.fold)
+    dealt = [record.path for record in records] if args.leaky else groups
+    splits = assign_splits(records, dealt, args.protocol, args.seed, args.fold)
     findings = audit(records, near, groups, splits, info)
     write_findings(target, findings)
     thumbnails = {record.path: record.thumbnail for record in records}
@@ -114,6 +117,7 @@ def main(args: argparse.Namespace) -> None:
         "info": dataclasses.replace(info, mean=mean, std=std).plain(),
         "protocol": args.protocol,
         "fold": "/".join(map(str, args.fold)) if args.protocol == "stratified" else None,
+        "leaky": args.leaky,
         "label_scheme": args.label_scheme,
         "seed": args.seed,
         "source": str(root.resolve()),

@@ -116,6 +116,20 @@ def test_groups_by_a_regular_expression(tmp_path, fails):
     fails(1, ("--group_by", "not a regular expression"), *flags, "(")
 
 
+def test_a_leaky_split_says_so(tmp_path, capsys, fails):
+    for c in range(24):
+        fill(tmp_path / "S" / "ab"[c % 2], 3, c, names=f"subject{c:02d}_{{}}.png")
+    flags = ("--group_by", r"/(subject\d\d)", "--leaky")
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D", *flags)
+    assert settings["leaky"]
+    assert any(len(found) > 1 for found in splits_of(rows, "group").values())
+    assert any(
+        "groups in two splits" in line and line.startswith("error") for line in capsys.readouterr().out.splitlines()
+    )
+    flags = ("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D", *flags, "--strict")
+    fails(1, ("not fit for use", "groups in two splits"), "prepare_data", *flags)
+
+
 def test_bad_trees(tmp_path, fails):
     flags = ("prepare_data", "--dataset", "Mine", "--data_dir", tmp_path / "D", "--source", tmp_path / "S")
     fill(tmp_path / "S" / "a", 6)
