@@ -13,7 +13,7 @@ from models.black_box import load_classifier
 from models.device import autocast, prepare
 from models.fronts import load_front
 from models.inference import frozen
-from models.registry import origin
+from models.registry import origins
 
 
 class DenoisedClassifier(nn.Module):
@@ -79,7 +79,6 @@ def load_pipeline(
     """
     f, made = load_classifier(classifier, device, **described)
     kwargs = made["arch_kwargs"]
-    origins = {str(path): origin(path) for path in (classifier, denoiser, encoder, decoder) if path is not None}
     d = None
     if denoiser is not None:
         d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder)
@@ -88,5 +87,5 @@ def load_pipeline(
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
         frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"], made.get("info"),
-        {path: found for path, found in origins.items() if found},
+        origins((classifier, denoiser, encoder, decoder)),
     )  # fmt: skip

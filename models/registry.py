@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,12 @@ def origin(path: Path | str) -> tuple[str, str] | None:
         return None
     found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
     return found if all(isinstance(each, str) for each in found) else None
+
+
+def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
+    """`origin` of those files that tell it, for `datasets.get_dataset`."""
+    found = {str(path): origin(path) for path in paths if path is not None}
+    return {path: each for path, each in found.items() if each is not None}
 
 
 def takes(described: dict[str, Any]) -> tuple[int, int | None]:
