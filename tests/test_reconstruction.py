@@ -73,9 +73,11 @@ def test_training_one(reconstructor):
 @pytest.mark.parametrize("objective", ["stability", "classification"])
 @pytest.mark.parametrize("method", [("FO", "--mse_weight", 1), ("ZO", "--zo_method", "RGE", "--q", 3)])
 def test_defending_one(reconstructor, pipeline, data_dir, tmp_path, objective, method):
-    run_script("main_ds", "--train_objective", "reconstruction", "--reconstructor", reconstructor, "--data_dir",
-               data_dir, "--pretrained_denoiser", pipeline["mse"], "--objective", objective, "--optimization_method", *method,
-               "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "run")  # fmt: skip
+    run_script(
+        "main_ds", "--train_objective", "reconstruction", "--reconstructor", reconstructor, "--data_dir", data_dir,
+        "--pretrained_denoiser", pipeline["mse"], "--objective", objective, "--optimization_method", *method,
+        "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "run",
+    )  # fmt: skip
     history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert history[0]["val_psnr"] > 5
     assert ("queries" in history[0]) == (method[0] == "ZO")
