@@ -75,7 +75,7 @@ def pipeline(tmp_path_factory, data_dir) -> dict[str, Path]:
     """Checkpoints of a classifier and of a denoiser, barely trained, at 32 px."""
     root = tmp_path_factory.mktemp("runs")
     common = ("--data_dir", data_dir, "--epochs", 1, "--image_size", 32, "--batch", 16)
-    run_script("train_classifier", *common, "--arch", "mobilenet_v3_small", "--outdir", root / "classifier")
+    run_script("train_classifier", *common, "--arch", "regnet_y_400mf", "--outdir", root / "classifier")
     run_script("ds_main", *common, "--noise_sd", 0.1, 0.5, "--outdir", root / "mse")
     return {name: root / name / "best.pth.tar" for name in ("classifier", "mse")}
 

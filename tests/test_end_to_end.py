@@ -68,8 +68,7 @@ def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipel
     flags = ["--optimization_method", method, "--model_type", model, "--objective", objective, "--mse_weight", 1]
     if model == "AE_DS":
         flags += ["--pretrained_encoder", autoencoder]
-    # A decoder that has seen one epoch hardly heeds its latent: small steps would drown in rounding.
-    folder = train(*flags, "--q", 2, "--zo_method", "RGE", "--mu", 0.5)
+    folder = train(*flags, "--q", 2, "--zo_method", "RGE")
     after = state(folder / "best.pth.tar")
     assert changed(state(pipeline["mse"]), {k.removeprefix("denoiser."): v for k, v in after.items()})
     if model == "AE_DS":  # whole by default: the encoder learns, the decoder is behind the queries
