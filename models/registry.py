@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import files
 from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
@@ -65,6 +66,24 @@ def load_checkpoint(path: Path | str) -> dict:
     if not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
         raise ValueError(f"{path}: not a checkpoint of this project (no arch, arch_kwargs and state_dict in it)")
     return checkpoint
+
+
+TRAINING_ONLY = ("optimizer", "scheduler", "rng")
+
+
+def export_checkpoint(path: Path | str, outfile: Path) -> None:
+    """Write a checkpoint anew without what only training needs. Matrices (weights of convolutions and linear layers)
+    become bfloat16; vectors (biases, norms and their statistics) stay as they are. Raises what `load_checkpoint` does,
+    and ValueError if the file would overwrite itself."""
+    if outfile.exists() and outfile.samefile(path):
+        raise ValueError(f"--outfile {outfile}: is the model itself")
+    checkpoint = {name: value for name, value in load_checkpoint(path).items() if name not in TRAINING_ONLY}
+    checkpoint["state_dict"] = {
+        name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
+        for name, tensor in checkpoint["state_dict"].items()
+    }
+    with files.replacing(outfile) as temporary:
+        torch.save(checkpoint, temporary)
 
 
 def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:

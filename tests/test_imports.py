@@ -17,7 +17,7 @@ ALLOWED = {
     "main_ds": {"training", "pipeline_args", "models", "datasets"},
     "AE_DS_verify": {"certification", "core", "smoothing", "pipeline_args", "models", "datasets", "evaluation"},
     "merge_certificates": {"certification"},
-    "export_classifier": {"models"},
+    "export_model": {"models"},
     "attacks/generate": {"attacks", "pipeline_args", "models", "datasets"},
     "evaluate": {"evaluation", "core", "pipeline_args", "models", "datasets"},
     "make_tables": {"evaluation"},
