@@ -32,13 +32,14 @@ from tabulate import tabulate
 
 import cli
 import files
-from attacks.folder import get_images
+from attacks.folder import open_images
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import dataset_info, pipeline_parts
+from datasets import DatasetInfo, dataset_name
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
-from models import Pipeline, fingerprint, hardware, load_pipeline, resolve_amp, select_device
+from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
+from pipeline_args import info_of, open_pipeline
 from smoothing.noise import KINDS
 
 
@@ -103,13 +104,14 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
 
     # ---- the pipeline, and what it is asked ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
-    settings = describe(args, pipeline, device)
+    pipeline = open_pipeline(args, device)
+    info = info_of(args, pipeline)
+    settings = describe(args, pipeline, info, device)
     if args.predict:
         answers = [
             answer
             for sigma in args.sigma
-            for answer in certify_files(pipeline, {**settings, "sigma": sigma}, args.predict, device)
+            for answer in certify_files(pipeline, info, {**settings, "sigma": sigma}, args.predict, device)
         ]
         rows = [["ABSTAIN" if value == Smooth.ABSTAIN else value for value in answer.values()] for answer in answers]
         print(tabulate(rows, list(answers[0]), disable_numparse=True))
@@ -123,9 +125,7 @@ def main(args: argparse.Namespace) -> None:
         return
 
     # ---- the images of a split: one TSV per sigma ----
-    dataset = get_images(
-        settings["dataset"], args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir
-    )
+    dataset = open_images(args, pipeline, args.split)
     settings |= {
         "split": args.split,
         "manifest": dataset.manifest.digest,
@@ -151,18 +151,15 @@ def main(args: argparse.Namespace) -> None:
         )
 
 
-def describe(args: argparse.Namespace, pipeline: Pipeline, device: torch.device) -> dict:
+def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:
     """The settings of a certification as they are kept beside its results."""
-    name = args.dataset or pipeline.dataset
-    classes = len(dataset_info(name).classes)
-    if pipeline.num_classes != classes:
-        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {classes}")
     if args.radius_tol is not None:
         method = {"method": "planned", "radius_tol": args.radius_tol}
     else:
         method = {"method": "sequential", "radii": args.radii} if args.sequential else {"method": "fixed"}
     return {
-        "dataset": name,
+        "dataset": dataset_name(args.dataset or pipeline.dataset),
+        "synthetic": info.synthetic,
         "image_size": pipeline.image_size,
         "channels": pipeline.channels,
         "N0": args.N0,

@@ -24,9 +24,9 @@ def amp_flag(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def classifier_flags(group: argparse._ArgumentGroup) -> None:
+def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
     """Add --classifier and what must be said of one that does not know it itself."""
-    group.add_argument("--classifier", "--base_classifier", type=Path, required=True, metavar="F",
+    group.add_argument("--classifier", "--base_classifier", type=Path, required=required, metavar="F",
                        help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
     group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
                        help="what an ONNX file or a function answers with")  # fmt: skip

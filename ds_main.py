@@ -1,8 +1,9 @@
-"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`, or an autoencoder, `‖Dec(E(x)) − x‖²`; test it; show what
-it does.
+"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`, an autoencoder, `‖Dec(E(x)) − x‖²`, or a network that
+reconstructs images from incomplete measurements m, `‖R(m(x)) − x‖²`; test a denoiser; show what it does.
 
 python ds_main.py --dataset Phantom_MRI --noise_sd 0.1 1.0 --outdir runs/Phantom_MRI/mse
 python ds_main.py --model autoencoder --latent 576 --outdir runs/Phantom_MRI/autoencoder
+python ds_main.py --model reconstructor --measurement undersampled --acceleration 4 --outdir runs/Phantom_MRI/R
 python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
 python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
 """
@@ -18,6 +19,7 @@ import cli
 import files
 from datasets import get_dataset, get_loader
 from models import autocast, build, load_model, names, prepare, takes
+from models.measurements import MEASUREMENTS, measurement
 from training import flags, losses, validation
 from training.augmentation import random_affine
 from training.engine import fit
@@ -34,8 +36,12 @@ def get_args_parser() -> cli.Parser:
         help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=["denoiser", "autoencoder"], default="denoiser", help="what to train")
-    model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser")
+    model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"], default="denoiser",
+                       help="what to train")  # fmt: skip
+    model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser or reconstructor")
+    model.add_argument("--measurement", choices=MEASUREMENTS, default="undersampled",
+                       help="that a reconstructor is given: lines of k-space, or random projections")  # fmt: skip
+    model.add_argument("--acceleration", type=cli.positive_float, default=4.0, help="of it: numbers per measured one")
     model.add_argument("--latent", type=cli.positive_int, default=576, help="numbers in a new autoencoder's latent")
     model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
     model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
@@ -64,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
     """Train by reconstruction; `best` has the highest PSNR on the validation split."""
     if args.outdir is None:
         raise ValueError("--mode train needs --outdir")
-    if args.model == "autoencoder":
+    if args.model != "denoiser":
         args.noise_sd = [0.0]
     noise_sd = noise_range(args.noise_sd)
     device = flags.set_up(args)
@@ -80,26 +86,32 @@ def train(args: argparse.Namespace) -> None:
             describe["arch"] = "autoencoder"
             describe["arch_kwargs"] |= {"image_size": args.image_size, "latent": args.latent}
         denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
-    args.dataset = describe["dataset"] = args.dataset or start["dataset"]
+    args.dataset = args.dataset or start["dataset"]
 
     # ---- data ----
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
+    describe |= train_data.manifest.described()
+    measure = lambda images: images  # noqa: E731
+    if args.model == "reconstructor":
+        describe["measurement"] = {"kind": args.measurement, "acceleration": args.acceleration, "seed": args.seed}
+        measure = measurement(channels=takes(describe)[0], image_size=describe["image_size"], **describe["measurement"])
     train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- training ----
     def loss_fn(images, labels):
-        noisy, sd = add_noise(images, noise_sd)
+        noisy, sd = add_noise(measure(images), noise_sd)
         return losses.reconstruction(denoiser(noisy, sd), images)
 
     def validate():
-        return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd)}
+        return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd, measure)}
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
     best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe)
     noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
     psnr = f"{best['val_psnr']:.2f} dB"
     at = f"at noise {noise}" if noise_sd[1] else "of clean images"
+    at = "from measurements without noise" if args.model == "reconstructor" else at
     print(f"validation PSNR {psnr} {at} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 
 

@@ -23,13 +23,14 @@ from tqdm import tqdm
 
 import cli
 import files
-from attacks.folder import get_images
+from attacks.folder import open_images
 from core import Smooth, decide
-from datasets import dataset_info, get_loader, pipeline_parts
+from datasets import get_loader
 from evaluation.figures import evaluation_png
 from evaluation.metrics import RATES, metric_records, summarize
 from evaluation.tables import to_csv
-from models import load_pipeline, resolve_amp, select_device
+from models import resolve_amp, select_device
+from pipeline_args import open_pipeline
 
 
 def get_args_parser() -> cli.Parser:
@@ -55,11 +56,10 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
 
     # ---- the pipeline and its images ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     told = args.noise_sd if args.denoiser_sd is None else args.denoiser_sd
     base_classifier = pipeline.at(told, resolve_amp(args.amp, device))
-    name = args.dataset or pipeline.dataset
-    dataset = get_images(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    dataset = open_images(args, pipeline, args.split)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
 
@@ -79,22 +79,23 @@ def main(args: argparse.Namespace) -> None:
         probabilities = None  # a label has no confidence
 
     # ---- the report ----
-    report = summarize(labels, predictions, dataset.classes, probabilities, dataset_info(dataset.name).groups)
+    report = summarize(labels, predictions, dataset.info.classes, probabilities, dataset.info.groups)
     protocol = dataset.manifest.settings["protocol"]
     how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
         f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
-    title = f"{name} {args.split} ({protocol}), {how}"
+    title = f"{dataset.name} {args.split} ({protocol}), {how}"
     print(f"{title}: {headline(report)}")
     for of, row in {**report["per_class"], **report.get("groups", {})}.items():
         shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
         print(f"  {of:<18} {shown} ({row['images']} images)")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        settings |= {"dataset": name, "protocol": protocol, "manifest": dataset.manifest.digest}
+        settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
+        settings |= {"synthetic": dataset.info.synthetic}
         files.write_json(args.outfile, {"settings": settings, **report})
         files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
         with files.replacing(args.outfile.with_suffix(".png")) as temporary:
-            temporary.write_bytes(evaluation_png(report, dataset.classes, title))
+            temporary.write_bytes(evaluation_png(report, dataset.info.classes, title))
         print(f"report: {args.outfile}, and .csv, .png beside it")
 
 

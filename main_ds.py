@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 import cli
-from datasets import described_classifier, get_dataset, get_loader
+from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
     QueriedClassifier,
@@ -34,21 +34,26 @@ from models import (
     load_front,
     load_model,
     names,
+    origins,
     prepare,
 )
-from training import flags, losses, validation
+from models.measurements import load_reconstructor
+from pipeline_args import described_classifier
+from training import flags, losses, tasks
 from training.augmentation import random_affine
 from training.engine import fit
 from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
-from training.zeroth_order import ESTIMATORS, gradient, guided, queries_of, surrogate_loss
+from training.zeroth_order import ESTIMATORS, gradient, guided, surrogate_loss
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
-    cli.classifier_flags(model)
+    cli.classifier_flags(model, required=False)
+    model.add_argument("--reconstructor", type=Path, metavar="F",
+                       help="in place of a classifier: from ds_main.py --model reconstructor")  # fmt: skip
     model.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
                        help="checkpoints to train against in its place, one per step at random")  # fmt: skip
     model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
@@ -60,18 +65,13 @@ def get_args_parser() -> cli.Parser:
     model.add_argument("--train_method", choices=TRAIN_METHODS,
                        help="part: D; whole: D and E; whole_plus: D, E, Dec")  # fmt: skip
     objective = parser.add_argument_group("objective")
-    objective.add_argument("--objective", choices=["stability", "classification"], default="stability")
+    objective.add_argument("--train_objective", choices=["classification", "reconstruction"], default="classification",
+                           help="what f does: classify images, or reconstruct them from measurements")  # fmt: skip
+    objective.add_argument("--objective", choices=["stability", "classification"], default="stability",
+                           help="agree with f's own clean answer, or with the label (the true image)")  # fmt: skip
     objective.add_argument("--mse_weight", type=cli.non_negative_float, default=0.0, help="of the reconstruction error")
     flags.add_noise_flag(objective)
-    zeroth = parser.add_argument_group("optimisation method")
-    zeroth.add_argument("--optimization_method", choices=["FO", "ZO"], default="FO", help="with gradients, or queries")
-    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"], default="RGE_orthogonal",
-                        help="gradient estimate; guided: a surrogate's gradient first")  # fmt: skip
-    zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
-    zeroth.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step of the finite differences")
-    zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
-    zeroth.add_argument("--query_budget", type=cli.positive_int, help="stop when so many queries are spent, in all")
-    zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
+    flags.add_query_flags(parser)
     flags.add_training_flags(
         parser,
         lr=3e-4,
@@ -92,13 +92,13 @@ def main(args: argparse.Namespace) -> None:
     device = flags.set_up(args)
 
     # ---- models ----
-    classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
+    network, made, task = load_task(args, device)
     surrogates = load_surrogates(args, made, device)
-    if isinstance(classifier, QueriedClassifier) and not (zeroth_order or surrogates):
+    if isinstance(network, QueriedClassifier) and not (zeroth_order or surrogates):
         raise ValueError(
             f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO or --surrogates"
         )
-    classifier = frozen(classifier)
+    network = frozen(network)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
         channels, size, device, args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder,
@@ -107,69 +107,86 @@ def main(args: argparse.Namespace) -> None:
     front = prepare(front, device)
     choose_trained(front, args.train_method)
     args.dataset = args.dataset or made["dataset"]
-    describe |= {"dataset": args.dataset, "image_size": size}
 
     # ---- data ----
+    trained = origins((args.classifier, args.reconstructor, *args.surrogates, args.pretrained_denoiser,
+                       args.pretrained_encoder, args.pretrained_decoder))  # fmt: skip
     train_data, val_data = (
-        get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir) for split in ("train", "val")
+        get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir, trained)
+        for split in ("train", "val")
     )
+    describe |= {"image_size": size, **train_data.manifest.described()}
     train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- queries ----
-    box = BlackBox(classifier)
-    answer = classifier  # of the clean image, and on validation images
+    box = BlackBox(network)
+    answer = network  # to the clean image, and to validation images
     if (args.zo_method == "guided" and not surrogates) or (zeroth_order and surrogates and args.zo_method != "guided"):
         raise ValueError("--zo_method guided and --surrogates go together; without ZO, surrogates take f's place")
     if zeroth_order:
         answer = box.query
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
-        check_queries(args, dimension, len(train_data), device)
+        flags.check_queries(args, dimension, len(train_data), device)
 
     # ---- training ----
-    objective = losses.stability if args.objective == "stability" else losses.classification
-
     def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        noisy, sd = add_noise(images, noise_sd)
+        clean = task.measure(images)
+        noisy, sd = add_noise(clean, noise_sd)
         denoised, z, decode = run_front(front, noisy, sd)
-        model = surrogates[int(torch.randint(len(surrogates), ()))] if surrogates else classifier
-        target = labels
-        if args.objective == "stability":
+        model = surrogates[int(torch.randint(len(surrogates), ()))] if surrogates else network
+        target = task.truth(images, labels)
+        if task.stability:
             with torch.no_grad():
-                target = answer(images) if zeroth_order else model(images)
+                target = answer(clean) if zeroth_order else model(clean)
         if zeroth_order:
             estimator = ESTIMATORS.get(args.zo_method) or guided(
-                lambda z: gradient(lambda z: objective(model(decode(z)), target), z)
+                lambda z: gradient(lambda z: task.loss(model(decode(z)), target), z)
             )
             loss = surrogate_loss(
-                z, lambda points, sample: objective(box.query(decode(points)), target[sample]),
+                z, lambda points, sample: task.loss(box.query(decode(points)), target[sample]),
                 estimator, args.mu, args.q, args.zo_batch,
             )  # fmt: skip
         else:
-            loss = objective(model(decode(z)), target)
+            loss = task.loss(model(decode(z)), target)
         if args.mse_weight:
-            loss = loss + args.mse_weight * losses.reconstruction(denoised, images)
+            loss = loss + args.mse_weight * losses.reconstruction(denoised, clean)
         return loss
 
     def validate() -> dict[str, float]:
-        found = validation.accuracy(lambda x, sd: answer(front(x, sd)), val_loader, device, noise_sd, answer)
+        found = task.validate(lambda x, sd: answer(front(x, sd)), answer, val_loader, device, noise_sd)
         return found | ({"queries": box.queries} if zeroth_order else {})
 
-    score = "val_agreement" if args.objective == "stability" else "val_accuracy"
-    fixed = {"manifest": train_data.manifest.digest, "classifier_sha256": fingerprint(args.classifier),
+    fixed = {"manifest": train_data.manifest.digest,
+             "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
              "surrogates_sha256": [fingerprint(path) for path in args.surrogates]}  # fmt: skip
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
     if zeroth_order and run.history:
         box.queries = run.history[-1]["queries"]
-    best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe,
+    best = fit(front, loss_fn, validate, task.score, train_loader, run, args, device, describe,
                spent=lambda: args.query_budget is not None and box.queries >= args.query_budget)  # fmt: skip
     queries = f", {box.queries / len(train_data):.0f} queries per training image" if zeroth_order else ""
-    print(f"accuracy on noisy validation images {best['val_accuracy']:.1%} (epoch {best['epoch']}){queries}: "
-          f"{args.outdir}/best.pth.tar")  # fmt: skip
+    reached = f"accuracy on noisy validation images {best['val_accuracy']:.1%}" if "val_accuracy" in best else (
+        f"PSNR of reconstructions from noisy measurements {best['val_psnr']:.2f} dB")  # fmt: skip
+    print(f"{reached} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
+
+
+def load_task(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Module, dict, tasks.Task]:
+    """What is to be defended, its description, and what training is for. Raises ValueError where flags contradict."""
+    reconstructs = args.train_objective == "reconstruction"
+    if reconstructs == (args.reconstructor is None) or reconstructs == (args.classifier is not None):
+        needed = "--reconstructor" if reconstructs else "--classifier"
+        raise ValueError(f"--train_objective {args.train_objective} needs {needed}, and no other network")
+    if reconstructs:
+        network, measure, made = load_reconstructor(args.reconstructor, device)
+        return network, made, tasks.reconstruction(args.objective, measure)
+    return *load_classifier(args.classifier, device, **described_classifier(args)), tasks.classification(args.objective)
 
 
 def load_surrogates(args: argparse.Namespace, made: dict, device: torch.device) -> list[torch.nn.Module]:
     """The classifiers of --surrogates, frozen. Raises ValueError if one takes other images, or knows other classes."""
+    if args.surrogates and args.train_objective == "reconstruction":
+        raise ValueError("--surrogates: only of a classifier, not with --train_objective reconstruction")
     surrogates = []
     for path in args.surrogates:
         surrogate, other = load_model(path, "classifier", device)
@@ -179,20 +196,6 @@ def load_surrogates(args: argparse.Namespace, made: dict, device: torch.device) 
                                  f"{made['arch_kwargs'][name]}")  # fmt: skip
         surrogates.append(frozen(surrogate))
     return surrogates
-
-
-def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> None:
-    """Set the defaults of --q and --zo_batch. Raises ValueError if the estimate is impossible, or costs too much."""
-    args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
-    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
-    if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
-        raise ValueError(f"--q {args.q}: z has only {dimension} numbers, so --zo_method {args.zo_method} has no more")
-    queries = queries_of(args.zo_method, args.q)
-    if queries > 4096 and not args.force:
-        raise ValueError(
-            f"--zo_method {args.zo_method} over {args.q} of the {dimension} numbers of z takes {queries} queries per "
-            f"image and step, {queries * images:,} per epoch; use AE_DS, a smaller --q, or --force"
-        )
 
 
 if __name__ == "__main__":

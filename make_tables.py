@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> None:
     if len(counts) > 1:
         print(f"make_tables.py: warning: reports of different numbers of images ({counts})", file=sys.stderr)
     synthetic = any(each.is_phantom for each in certifications) or any(
-        str(report["settings"]["dataset"]).startswith("Phantom") for *_, report in reports
+        report["settings"].get("synthetic") for *_, report in reports
     )
     note = "SYNTHETIC phantom data" if synthetic else ""
 

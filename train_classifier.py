@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 import cli
-from datasets import dataset_info, get_dataset, get_loader
+from datasets import get_dataset, get_loader
 from models import build, prepare
 from models.classifiers import load_weights
 from training import flags, losses, validation
@@ -43,13 +43,14 @@ def main(args: argparse.Namespace) -> None:
     args.dataset = args.dataset or "Phantom_MRI"
 
     # ---- data ----
-    info = dataset_info(args.dataset)
     data = {
         split: get_dataset(args.dataset, split, args.image_size, args.protocol, args.channels, args.data_dir)
         for split in ("train", "val")
     }
     train_loader = get_loader(data["train"], args.batch, True, args.workers, random_changes if args.augment else None)
     val_loader = get_loader(data["val"], args.batch)
+    manifest = data["train"].manifest
+    info = manifest.info
 
     # ---- model ----
     arch_kwargs = {
@@ -76,8 +77,8 @@ def main(args: argparse.Namespace) -> None:
     def validate():
         return validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)
 
-    run = RunDirectory(args.outdir, {**vars(args), "manifest": data["train"].manifest.digest}, args.resume)
-    describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "dataset": args.dataset, "image_size": args.image_size}
+    run = RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume)
+    describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "image_size": args.image_size, **manifest.described()}
     best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe)
     noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
     print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")

@@ -30,12 +30,12 @@ if __package__ in (None, ""):  # run as a file: the project's root is where its 
 import cli
 import files
 from attacks.certified import CertificateAttack, claims_of
-from attacks.folder import get_images
-from datasets import dataset_info, pipeline_parts
+from attacks.folder import open_images
 from evaluation.certificates import Certification, load
 from evaluation.figures import robustness_png
 from evaluation.robustness import Claim, summary
-from models import fingerprint, hardware, load_pipeline, select_device
+from models import fingerprint, hardware, select_device
+from pipeline_args import open_pipeline
 
 COLUMNS = ("idx", "attacked", "multiple", "eps", "l2", "answer", "group_answer", "seconds")
 NOT_COMPARED = {"skip", "multiples", "certificates", "batch", "command", "hardware", "torch"}
@@ -68,14 +68,14 @@ def main(args: argparse.Namespace) -> None:
     settings, sigma = certification.settings, certification.sigma
     if not settings:
         raise ValueError(f"{args.certificates}: has no settings {args.certificates.name}.json beside it")
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    args.dataset, args.protocol = settings["dataset"], settings["protocol"]
+    pipeline = open_pipeline(args, device)
     must_be_certified(args, settings)
-    dataset = get_images(settings["dataset"], settings["split"], pipeline.image_size, settings["protocol"],
-                         pipeline.channels, args.data_dir)  # fmt: skip
+    dataset = open_images(args, pipeline, settings["split"])
     if dataset.manifest.digest != settings["manifest"]:
         raise ValueError(f"{dataset.manifest.path}: is not the one whose images were certified")
     rows = certification.rows[:: args.skip]
-    groups = dataset_info(dataset.name).groups if "group_radius" in rows.dtype.names else {}
+    groups = dataset.info.groups if "group_radius" in rows.dtype.names else {}
 
     # ---- attack what is certified ----
     attack = CertificateAttack(

@@ -5,6 +5,7 @@ Failed attempts are saved like the others; the manifest tells them apart.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import shutil
@@ -17,8 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 import files
-from datasets import SPLITS, ImageDataset, Manifest, get_dataset
+from datasets import SPLITS, ImageDataset, Manifest, dataset_name
 from images import read_image, to_array
+from models import Pipeline
+from pipeline_args import open_split
 
 COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
            "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
@@ -65,22 +68,37 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
         return list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
 
 
-def get_images(
-    name: str, split: str, image_size: int, protocol: str | None, channels: int, data_dir: Path
-) -> ImageDataset:
-    """`datasets.get_dataset`, where `split` may also be what follows AT_ in the name of a folder of attacked images
-    (`FGSM`: those of the test split, `FGSM:val`: of another). `manifest` is then the attack's.
+def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
+    """`pipeline_args.open_split`, where `split` may also name attacked images as `get_attacked` takes them.
 
-    Raises as `get_dataset`, and ValueError if the folder is unfinished or holds images of another shape.
+    Raises what both do, and ValueError if the attacked images were made before the data set was split as it is now.
     """
     if split in SPLITS:
-        return get_dataset(name, split, image_size, protocol, channels, data_dir)
+        return open_split(args, pipeline, split)
+    name = args.dataset or pipeline.dataset
+    attacked = get_attacked(name, split, pipeline.image_size, pipeline.channels, args.protocol, args.data_dir)
+    originals = open_split(args, pipeline, split.partition(":")[2] or "test")
+    if attacked.manifest.settings["dataset_manifest"] != originals.manifest.digest:
+        raise ValueError(f"{attacked.manifest.path}: is of another split than {originals.manifest.path} holds; make "
+                         "the images anew")  # fmt: skip
+    return attacked
+
+
+def get_attacked(
+    name: str, split: str, image_size: int, channels: int, protocol: str | None, data_dir: Path
+) -> ImageDataset:
+    """The attacked images that `split` names by what follows AT_ in their folder's name (`FGSM`: those of the test
+    split, `FGSM:val`: of another), as a data set whose `manifest` is the attack's.
+
+    Raises ValueError if there are none, the folder is unfinished, or it holds images of another shape or protocol.
+    """
     attack, _, part = split.partition(":")
-    part, folder = part or "test", data_dir / name / f"AT_{attack}"
+    root = data_dir / dataset_name(name)
+    part, folder = part or "test", root / f"AT_{attack}"
     if part not in SPLITS or not folder.is_dir():
-        present = ", ".join(sorted(each.name[3:] for each in (data_dir / name).glob("AT_*"))) or "none yet"
+        present = ", ".join(sorted(each.name[3:] for each in root.glob("AT_*"))) or "none yet"
         raise ValueError(f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
-                         f"attacks/generate.py has written to {data_dir / name}: {present}")  # fmt: skip
+                         f"attacks/generate.py has written to {root}: {present}")  # fmt: skip
     rows, settings = read_attacked(folder)
     rows = [row for row in rows if row["split"] == part]
     missing = set(range(0, settings["images"][part], settings["skip"])) - {int(row["idx"]) for row in rows}
@@ -94,7 +112,7 @@ def get_images(
                          f"pipeline takes {image_size} and {channels}")  # fmt: skip
     pixels = _Saved([folder / row["path"] for row in rows], image_size, channels)
     manifest = Manifest(folder / "manifest.csv", rows, settings)
-    return ImageDataset(name, split, manifest, rows, pixels, list(range(len(rows))))
+    return ImageDataset(settings["dataset"], split, manifest, rows, pixels, list(range(len(rows))))
 
 
 class _Saved:

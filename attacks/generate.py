@@ -33,8 +33,9 @@ from attacks.budget import to_8bit
 from attacks.folder import AttackedFolder, read_attacked, starting_images
 from attacks.randomness import image_generator
 from attacks.targets import TARGETS, Target, make_target
-from datasets import SPLITS, ImageDataset, Manifest, get_dataset, pipeline_parts, read_manifest
-from models import Pipeline, QueriedClassifier, fingerprint, hardware, load_pipeline, select_device
+from datasets import SPLITS, ImageDataset, Manifest, read_manifest
+from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
+from pipeline_args import open_pipeline, open_split
 
 
 def get_args_parser() -> cli.Parser:
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
                   file=sys.stderr)  # fmt: skip
 
     # ---- what is attacked, and with which images ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     blind = [name for name in plans if ATTACKS[name].gradients]
     if isinstance(pipeline.classifier, QueriedClassifier) and blind:
         raise ValueError(f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
@@ -85,20 +86,16 @@ def main(args: argparse.Namespace) -> None:
     args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed,
                          args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
-    name = args.dataset or pipeline.dataset
-    manifest = read_manifest(name, args.data_dir, args.protocol)
+    manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
     unlabelled = next((row["path"] for row in manifest.rows if not row["label"]), None)
     if unlabelled:
         raise ValueError(f"{manifest.path}: {unlabelled} has no label; an attack must know what is right")
-    splits = {
-        split: get_dataset(name, split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
-        for split in dict.fromkeys(args.split)
-    }
+    splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
 
     # ---- attack after attack, each into its folder ----
     for attack, how in plans.items():
         norm = "" if how.norm == ATTACKS[attack].norms[0] else f"_{how.norm}"
-        outdir = args.data_dir / name / f"AT_{attack}{norm}{args.suffix}"
+        outdir = manifest.path.parent / f"AT_{attack}{norm}{args.suffix}"
         settings = {
             **describe(args, pipeline, manifest, device), "attack": attack, "norm": how.norm, "eps": how.eps,
             "steps": how.steps,
@@ -153,7 +150,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
     parts = (("denoiser", args.pretrained_denoiser), ("encoder", args.pretrained_encoder),
              ("decoder", args.pretrained_decoder))  # fmt: skip
     return {
-        **{key: manifest.settings[key] for key in ("dataset", "protocol", "info") if key in manifest.settings},
+        **{key: manifest.settings[key] for key in ("dataset", "protocol", "info")},
         "dataset_manifest": manifest.digest,
         "images": {split: len(manifest.split(split)) for split in SPLITS},
         "image_size": pipeline.image_size,

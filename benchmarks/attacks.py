@@ -27,8 +27,8 @@ from attacks.ddn import ddn
 from attacks.fgsm import fgsm
 from attacks.pgd import pgd
 from attacks.randomness import image_generator
-from datasets import get_dataset, pipeline_parts
-from models import hardware, load_pipeline, resolve_amp, select_device
+from models import hardware, resolve_amp, select_device
+from pipeline_args import open_pipeline, open_split
 
 
 def get_args_parser() -> cli.Parser:
@@ -80,10 +80,9 @@ def contestants(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, 
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     model = pipeline.at(args.noise_sd, resolve_amp(args.amp, device)).eval()
-    name = args.dataset or pipeline.dataset
-    data = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    data = open_split(args, pipeline, args.split)
     chosen = torch.linspace(0, len(data) - 1, min(args.images, len(data))).long().tolist()
     x, y = torch.stack([data[i][0] for i in chosen]).to(device), data.labels[chosen].to(device)
     runs = contestants(model, x, y, args.eps, args.steps, args.seed)

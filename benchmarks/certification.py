@@ -29,8 +29,8 @@ import files
 from benchmarks.passes import Levers, milliseconds_per_draw, peak_flops, time_levers
 from benchmarks.published import certify_as_published
 from core import Smooth
-from datasets import get_dataset, pipeline_parts
-from models import DenoisedClassifier, hardware, load_model, load_pipeline, resolve_amp, select_device
+from models import DenoisedClassifier, hardware, load_model, resolve_amp, select_device
+from pipeline_args import open_pipeline, open_split
 from smoothing.engine import count_votes
 from smoothing.noise import Noise
 from smoothing.rules import FixedDraws, Question, SequentialDraws, reaches
@@ -152,13 +152,12 @@ def main(args: argparse.Namespace) -> None:
     }
 
     # ---- the same networks, as published and as we run them ----
-    pipeline = load_pipeline(**pipeline_parts(args), device=device)
+    pipeline = open_pipeline(args, device)
     plain = base_as_published(args.classifier, args.pretrained_denoiser, args.sigma, device)
     published = plain
     if args.published_denoiser:
         published = base_as_published(args.classifier, args.published_denoiser, args.sigma, device)
-    name = args.dataset or pipeline.dataset
-    data = get_dataset(name, args.split, pipeline.image_size, args.protocol, pipeline.channels, args.data_dir)
+    data = open_split(args, pipeline, args.split)
     indices = np.linspace(0, len(data) - 1, args.images).astype(int).tolist()
     images = [(index, data[index][0].to(device)) for index in indices]
     labels, shape, num_classes = data.labels.numpy()[indices], tuple(images[0][1].shape), pipeline.num_classes

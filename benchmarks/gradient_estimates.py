@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 import cli
 import files
-from datasets import described_classifier, get_dataset
+from datasets import get_dataset
 from models import load_classifier, load_front, prepare, select_device
+from pipeline_args import described_classifier
 from training import losses
 from training.front import run_front
 from training.noise import add_fixed_noise

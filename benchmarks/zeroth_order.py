@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 import cli
 import files
-from datasets import described_classifier, get_dataset
+from datasets import get_dataset
 from models import frozen, hardware, load_classifier, load_front, prepare, select_device
+from pipeline_args import described_classifier
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge

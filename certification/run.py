@@ -12,21 +12,21 @@ from tqdm import tqdm
 
 from certification.certificate_file import CertificateFile, wanted_indices
 from core import Smooth
-from datasets import ImageDataset, dataset_info
+from datasets import DatasetInfo, ImageDataset
 from images import find_images, read_image, to_array
 from models import Pipeline
 from smoothing.rules import Certificate, round_down
 
 
 def certify(
-    pipeline: Pipeline, settings: dict, images: Iterable[tuple[int, torch.Tensor]]
+    pipeline: Pipeline, info: DatasetInfo, settings: dict, images: Iterable[tuple[int, torch.Tensor]]
 ) -> Iterator[tuple[int, Certificate]]:
     """(index, image) → (index, certificate), as the settings say."""
     base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
     return smoothed.certify_images(
         images, settings["N0"], settings["N"], settings["alpha"], settings["batch"], settings.get("radii"),
-        settings.get("radius_tol"), list(dataset_info(settings["dataset"]).groups.values()),
+        settings.get("radius_tol"), list(info.groups.values()),
     )  # fmt: skip
 
 
@@ -34,12 +34,13 @@ def certify_dataset(
     pipeline: Pipeline, dataset: ImageDataset, settings: dict, outfile: Path, device: torch.device
 ) -> None:
     """Certify the images that `outfile` lacks, appending a line for each as soon as it is done."""
-    groups = dataset_info(dataset.name).groups
+    groups = dataset.info.groups
     group_of = {label: name for name, labels in groups.items() for label in labels}
     extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else [])]
     tsv = CertificateFile(outfile, settings, extra)
     wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
-    certificates = certify(pipeline, settings, ((index, dataset[index][0].to(device)) for index in wanted))
+    images = ((index, dataset[index][0].to(device)) for index in wanted)
+    certificates = certify(pipeline, dataset.info, settings, images)
 
     def line(index: int, label: int, found: Certificate) -> list:
         values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
@@ -61,14 +62,17 @@ def certify_dataset(
             tsv.close()
 
 
-def certify_files(pipeline: Pipeline, settings: dict, paths: Sequence[Path], device: torch.device) -> list[dict]:
+def certify_files(
+    pipeline: Pipeline, info: DatasetInfo, settings: dict, paths: Sequence[Path], device: torch.device
+) -> list[dict]:
     """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, its radius, draws.
 
     -1 stands for ABSTAIN. The noise of a file depends on its pixels, not on which other files are named: a file has one
     answer, wherever it lies.
     """
-    info, found = dataset_info(settings["dataset"]), find_images(paths)
-    pixels = [to_array(read_image(path), pipeline.image_size, pipeline.channels) for path in found]
+    found = find_images(paths)
+    takes = pipeline.image_size, pipeline.channels, info.fit
+    pixels = [to_array(read_image(path, info.window), *takes) for path in found]
     indices = [int.from_bytes(hashlib.sha256(each.tobytes()).digest()[:8], "big") for each in pixels]
     images = {
         index: torch.from_numpy(each.astype("float32") / 255).to(device)
@@ -76,7 +80,7 @@ def certify_files(pipeline: Pipeline, settings: dict, paths: Sequence[Path], dev
     }
     certificates = dict(
         tqdm(
-            certify(pipeline, settings, images.items()),
+            certify(pipeline, info, settings, images.items()),
             total=len(images),
             desc=f"certify sigma {settings['sigma']:g}",
             disable=None,

@@ -49,7 +49,7 @@ class Certification:
 
     @property
     def is_phantom(self) -> bool:
-        return str(self.settings.get("dataset", "")).startswith("Phantom")
+        return bool(self.settings.get("synthetic")) or str(self.settings.get("dataset", "")).startswith("Phantom")
 
 
 # ---- metrics: of `rows` only the named columns are used, so a pandas DataFrame of the TSV does as well --------------

@@ -5,7 +5,7 @@ from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp
 from models.fronts import load_front
 from models.inference import frozen
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
-from models.registry import build, kind_of, load_checkpoint, load_model, names, takes
+from models.registry import build, export_checkpoint, kind_of, load_checkpoint, load_model, names, origins, takes
 
 __all__ = [
     "BlackBox",
@@ -15,6 +15,7 @@ __all__ = [
     "autocast",
     "bf16_is_fast",
     "build",
+    "export_checkpoint",
     "export_classifier",
     "fingerprint",
     "frozen",
@@ -26,6 +27,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "names",
+    "origins",
     "prepare",
     "resolve_amp",
     "select_device",

@@ -141,8 +141,8 @@ def is_foreign(spec: Path | str) -> bool:
 def load_classifier(
     spec: Path | str, device: torch.device | str = "cpu", scores: str = "logits", **described: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier that `--classifier` names, in eval mode, and its description: `dataset`, `image_size` and
-    `arch_kwargs` with `channels` and `num_classes`.
+    """The classifier that `--classifier` names, in eval mode, and its description: `dataset`, `image_size`, `info` on
+    the data set where it tells, and `arch_kwargs` with `channels` and `num_classes`.
 
     Checkpoints and ONNX files that `export_classifier` wrote know these; for others they come from `described`
     (`dataset`, `image_size`, `channels`, `num_classes`). Raises FileNotFoundError or ValueError.
@@ -163,7 +163,7 @@ def load_classifier(
     missing = [name for name in ("dataset", "image_size", "channels", "num_classes") if name not in known]
     if missing:
         raise ValueError(f"--classifier {spec}: does not say its {', '.join(missing)}; give them as flags")
-    made = {"dataset": known["dataset"], "image_size": known["image_size"],
+    made = {"dataset": known["dataset"], "image_size": known["image_size"], "info": known.get("info"),
             "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
     return QueriedClassifier(classify, str(spec), known["num_classes"], scores).eval(), made
 
@@ -193,7 +193,7 @@ def export_classifier(checkpoint: Path, path: Path) -> None:
     )  # fmt: skip
     proto = program.model_proto
     known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": kwargs["channels"],
-             "num_classes": kwargs["num_classes"]}  # fmt: skip
+             "num_classes": kwargs["num_classes"], "info": made.get("info")}  # fmt: skip
     onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
     with files.replacing(path) as temporary:
         onnx.save(proto, temporary)

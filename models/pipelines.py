@@ -13,6 +13,7 @@ from models.black_box import load_classifier
 from models.device import autocast, prepare
 from models.fronts import load_front
 from models.inference import frozen
+from models.registry import origins
 
 
 class DenoisedClassifier(nn.Module):
@@ -43,7 +44,9 @@ class Autocast(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on."""
+    """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on, `info`
+    what its checkpoint tells of that (`datasets.DatasetInfo.plain`, or None); `origins` is, for each file, the name and
+    the manifest's digest of the data that it was trained on, where it tells."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -51,6 +54,8 @@ class Pipeline:
     image_size: int
     channels: int
     num_classes: int
+    info: dict[str, Any] | None = None
+    origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
@@ -80,4 +85,7 @@ def load_pipeline(
         d = frozen(prepare(d, device))
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
-    return Pipeline(frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"])
+    return Pipeline(
+        frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"], made.get("info"),
+        origins((classifier, denoiser, encoder, decoder)),
+    )  # fmt: skip

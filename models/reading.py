@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 
-def read_tensors(path: Path | str) -> dict:
-    """The dictionary that `torch.save` wrote to `path`, tensors on the CPU, plain types only.
+def read_tensors(path: Path | str, mmap: bool = False) -> dict:
+    """The dictionary that `torch.save` wrote to `path`, tensors on the CPU, plain types only; with `mmap` tensors are
+    read when they are used.
 
     Raises FileNotFoundError, or ValueError that names the file if it is damaged or holds anything but plain types (a
     pickled module would run code when it is read).
@@ -18,7 +19,7 @@ def read_tensors(path: Path | str) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of this project ({reason[:120]})") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+import files
 from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
@@ -67,6 +68,24 @@ def load_checkpoint(path: Path | str) -> dict:
     return checkpoint
 
 
+TRAINING_ONLY = ("optimizer", "scheduler", "rng")
+
+
+def export_checkpoint(path: Path | str, outfile: Path) -> None:
+    """Write a checkpoint anew without what only training needs. Matrices (weights of convolutions and linear layers)
+    become bfloat16; vectors (biases, norms and their statistics) stay as they are. Raises what `load_checkpoint` does,
+    and ValueError if the file would overwrite itself."""
+    if outfile.exists() and outfile.samefile(path):
+        raise ValueError(f"--outfile {outfile}: is the model itself")
+    checkpoint = {name: value for name, value in load_checkpoint(path).items() if name not in TRAINING_ONLY}
+    checkpoint["state_dict"] = {
+        name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
+        for name, tensor in checkpoint["state_dict"].items()
+    }
+    with files.replacing(outfile) as temporary:
+        torch.save(checkpoint, temporary)
+
+
 def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
     """Rebuild the model that a checkpoint holds, in eval mode on `device`; also return the checkpoint.
 
@@ -88,6 +107,23 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
             ) from None
         raise ValueError(f"{path}: its weights do not fit the architecture {arch} that it names") from None
     return prepare(model, device).eval(), checkpoint
+
+
+def origin(path: Path | str) -> tuple[str, str] | None:
+    """The data set that a checkpoint was trained on and the digest of its manifest; None where the file does not tell,
+    as published ones do not."""
+    try:
+        checkpoint = read_tensors(path, mmap=True)
+    except (ValueError, FileNotFoundError):  # an ONNX file, a function; whoever loads it says what is wrong
+        return None
+    found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
+    return found if all(isinstance(each, str) for each in found) else None
+
+
+def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
+    """`origin` of those files that tell it, for `datasets.get_dataset`."""
+    found = {str(path): origin(path) for path in paths if path is not None}
+    return {path: each for path, each in found.items() if each is not None}
 
 
 def takes(described: dict[str, Any]) -> tuple[int, int | None]:

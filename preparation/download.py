@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets import DatasetInfo
-from preparation.scan import SOURCE_SPLITS
+from preparation.sources import find_images
 
 
 def download_kaggle(info: DatasetInfo, name: str) -> Path:
-    """Download through kagglehub (public sets need no login) and return the folder that holds Training/ and Testing/.
+    """Download through kagglehub (public sets need no login) and return the folder that holds the classes, or Training/
+    and Testing/.
 
     Raises OSError with the manual steps when kagglehub is missing, the network is, or the archive is not as expected.
     """
@@ -23,14 +24,17 @@ def download_kaggle(info: DatasetInfo, name: str) -> Path:
         raise OSError(f"--download needs kagglehub (pip install kagglehub). {_by_hand(info, name)}") from None
     except Exception as error:  # kagglehub raises requests', its own and urllib's errors alike
         raise OSError(f"--download failed ({type(error).__name__}). {_by_hand(info, name)}") from error
-    for training in sorted(root.rglob(SOURCE_SPLITS[0])):
-        if all((training.parent / split).is_dir() for split in SOURCE_SPLITS):
-            return training.parent
-    raise OSError(f"--download: {root} holds no Training/ and Testing/. {_by_hand(info, name)}")
+    for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
+        try:
+            find_images(folder, info)
+        except ValueError:
+            continue
+        return folder
+    raise OSError(f"--download: {root} is not laid out as expected. {_by_hand(info, name)}")
 
 
 def _by_hand(info: DatasetInfo, name: str) -> str:
     return (
         f"By hand: 1. open kaggle.com/datasets/{info.kaggle} and press Download; 2. unzip the archive; "
-        f"3. run: python prepare_data.py --dataset {name} --source FOLDER_WITH_Training_AND_Testing"
+        f"3. run: python prepare_data.py --dataset {name} --source FOLDER"
     )

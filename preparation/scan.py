@@ -1,101 +1,83 @@
-"""Read every image of a source folder once: its class, its size, the fingerprint of its pixels."""
+"""Read every image once: its size, the fingerprint of its pixels, and what the audit asks of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import os
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from datasets import DatasetInfo
-from images import PICTURES, read_image
+from images import PICTURES, of_volume, read_image, suffix_of, to_array
 
-SOURCE_SPLITS = ("Training", "Testing")
+THUMBNAIL = 64
 
 
 @dataclasses.dataclass
 class Record:
-    """One image file. `path` is relative to the source folder, with `/`; `source_split` is Training or Testing.
+    """One image. `path` is relative to the source folder, with `/`; a slice of a volume is `scan.nii.gz[80]`.
 
-    `subject` names whose image it is where the file name tells, else "". `sha256` is of the decoded RGB pixels;
-    `excluded` holds the reason why the image is set aside, or "".
+    `source_split` is the published one: train, val, test, or "" where there is none. `subject` names whose image it is
+    where that is known, else "". `sha256` is of the decoded RGB pixels; `thumbnail` is grey, uint8 `[64, 64]`; `mode`,
+    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's luminance table (small: high
+    quality). `excluded` holds the reason why the image is set aside, or "".
     """
 
     path: str
     class_name: str
-    source_split: str
+    source_split: str = ""
     subject: str = ""
     sha256: str = ""
     width: int = 0
     height: int = 0
+    thumbnail: np.ndarray | None = None
+    mode: str = ""
+    format: str = ""
+    quantisation: float = 0.0
+    bytes: int = 0
     excluded: str = ""
 
 
-def find_images(source: Path, info: DatasetInfo) -> list[Record]:
-    """List the images of `source/{Training,Testing}/<class>/`, sorted by path; nothing is opened yet.
-
-    Raises FileNotFoundError if a folder is missing, ValueError on a class folder that the data set does not know or on
-    a class without images.
-    """
-    if not source.is_dir():
-        raise FileNotFoundError(f"--source {source}: no such folder")
-    spelled = {**{name: name for name in info.classes}, **info.aliases}
-    records: list[Record] = []
-    for source_split in SOURCE_SPLITS:
-        folder = source / source_split
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing; --source must hold Training/<class>/ and Testing/<class>/")
-        seen: set[str] = set()
-        for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-            class_name = spelled.get(class_folder.name.lower())
-            if class_name is None:
-                raise ValueError(f"{class_folder}: unknown class; classes are {', '.join(info.classes)}")
-            images = sorted(path for path in class_folder.rglob("*") if path.suffix.lower() in PICTURES)
-            if images:
-                seen.add(class_name)
-            for path in images:
-                relative = PurePosixPath(path.relative_to(source).as_posix())
-                subject = _subject(relative.name) if info.synthetic else ""
-                records.append(Record(str(relative), class_name, source_split, subject))
-        empty = [name for name in info.classes if name not in seen]
-        if empty:
-            raise ValueError(f"{folder}: no images of class {', '.join(empty)}")
-    return sorted(records, key=lambda record: record.path)
-
-
-def read_images(records: Sequence[Record], source: Path) -> None:
-    """Decode every image, in parallel, and fill in its size and fingerprint; a file that cannot be read is marked
+def read_images(records: Sequence[Record], source: Path, info: DatasetInfo) -> None:
+    """Decode every image, in parallel, and fill in what `Record` holds of it; one that cannot be read is marked
     `excluded = "unreadable: …"`."""
     from tqdm import tqdm
 
     def read(record: Record) -> None:
+        path = source / record.path
         try:
-            pixels = read_image(source / record.path)
+            pixels = read_image(path, info.window)
+            record.bytes = of_volume(path)[0].stat().st_size
+            _read_header(record, path)
         except (OSError, ValueError) as error:
-            record.excluded = f"unreadable: {str(error).removeprefix(f'{source / record.path}: ')}"
+            record.excluded = f"unreadable: {str(error).removeprefix(f'{path}: ')}"
             return
         record.width, record.height = pixels.size
         record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+        record.thumbnail = to_array(pixels, THUMBNAIL, 1)[0]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in tqdm(pool.map(read, records), total=len(records), desc="read images", disable=None, leave=False):
             pass
 
 
-def duplicate_groups(records: Sequence[Record]) -> list[list[Record]]:
-    """The groups of two or more readable images whose pixels are identical."""
-    by_pixels: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.sha256:
-            by_pixels[record.sha256].append(record)
-    return [group for group in by_pixels.values() if len(group) > 1]
+def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
+    """Of the grey pixels of these images at 64 px, on the [0, 1] scale, to three digits: what a classifier's first
+    layer subtracts and divides by."""
+    pixels = np.stack([record.thumbnail for record in records]) / np.float32(255)
+    return round(float(pixels.mean()), 3), max(round(float(pixels.std()), 3), 0.001)
 
 
-def _subject(file_name: str) -> str:
-    """`s0123_02.png` → `s0123`: the phantoms' file names tell the subject."""
-    match = re.match(r"(s\d+)_", file_name)
-    return match.group(1) if match else ""
+def _read_header(record: Record, path: Path) -> None:
+    if suffix_of(path) not in PICTURES:
+        record.format = record.mode = suffix_of(of_volume(path)[0]).strip(".").upper()
+        return
+    with Image.open(path) as image:
+        record.mode, record.format = image.mode, image.format
+        tables = getattr(image, "quantization", None)
+        record.quantisation = float(np.mean(tables[0])) if tables else 0.0

@@ -1,97 +1,67 @@
-"""Which image belongs to which split, so that nothing identical and no subject lies on both sides.
-
-A *group* is the unit that never crosses splits: images with identical pixels, or of one subject, or linked by a chain
-of both.
-"""
+"""Which image belongs to which split, so that no group (`duplicates.group_names`) lies on both sides."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
 
 from preparation.scan import Record
 
-
-def group_ids(records: Sequence[Record]) -> list[str]:
-    """A group name per record: connected components of "same pixels" and "same subject" (union-find)."""
-    parent = list(range(len(records)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[str, int] = {}
-    for i, record in enumerate(records):
-        for key in (f"pixels:{record.sha256}" if record.sha256 else "", f"subject:{record.subject}"):
-            if key not in ("", "subject:"):
-                parent[root(i)] = root(first.setdefault(key, i))
-    members: dict[int, list[Record]] = defaultdict(list)
-    for i, record in enumerate(records):
-        members[root(i)].append(record)
-    # The name depends on content alone, not on the order in which a file system lists its files.
-    names = {i: min(m.subject or m.sha256[:16] or m.path for m in group) for i, group in members.items()}
-    return [names[root(i)] for i in range(len(records))]
+FOLDS = 5  # of the pooled protocol: one fifth for testing
+VALIDATION = {"official": 10, "stratified": 8}  # one of so many parts of what is not tested: 10% of all images, or so
 
 
-def assign_splits(records: Sequence[Record], protocol: str, seed: int) -> tuple[list[str], list[str]]:
-    """Split and group of each record; marks (in place) the training images that `official` must leave out.
+def assign_splits(
+    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS)
+) -> list[str]:
+    """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
-    `official`: Testing → test; Training → train and val (10%, stratified by class); a training image whose group also
-    lies in Testing is excluded with the reason. `stratified`: everything pooled, 70/10/20, stratified by class. Groups
-    stay whole in both. Excluded images belong to the split "".
+    `official`: the published split, with a tenth of its training images for validation where it has no validation
+    images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
+    what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
+    eighth of the rest for validation. Groups stay whole in both. Excluded images belong to the split "". The splits
+    depend on what the images hold, not on their names or their order. Raises ValueError if `official` finds no
+    published split.
     """
-    groups = group_ids(records)
-    splits = [""] * len(records)
+    splits = [record.source_split if protocol == "official" and not record.excluded else "" for record in records]
+    usable = [i for i, record in enumerate(records) if not record.excluded]
     if protocol == "official":
-        testing: dict[str, str] = {}
-        for record, group in zip(records, groups, strict=True):
-            if record.source_split == "Testing" and not record.excluded:
-                testing.setdefault(group, record.path)
-        for i, (record, group) in enumerate(zip(records, groups, strict=True)):
-            if record.source_split == "Testing":
-                splits[i] = "test"
-            elif group in testing and not record.excluded:
-                record.excluded = f"also in Testing: {testing[group]}"
-        pooled = [i for i, record in enumerate(records) if record.source_split == "Training"]
-        shares = {"val": 0.1, "train": 0.9}
+        if any(splits[i] == "" for i in usable) or "test" not in splits:
+            raise ValueError("--protocol official: the source has no published split into training and testing images; "
+                             "use --protocol stratified")  # fmt: skip
+        taken: dict[str, int] = {}
+        for split in ("test", "val", "train"):
+            for i in (i for i in usable if splits[i] == split):
+                first = taken.setdefault(groups[i], i)
+                if splits[first] != split:
+                    records[i].excluded = f"also in {splits[first]}: {records[first].path}"
     else:
-        pooled = list(range(len(records)))
-        shares = {"test": 0.2, "val": 0.1, "train": 0.7}
-    pooled = [i for i in pooled if not records[i].excluded]
-    for i, split in zip(
-        pooled, _stratified([records[i] for i in pooled], [groups[i] for i in pooled], shares, seed), strict=True
-    ):
-        splits[i] = split
-    return ["" if record.excluded else split for record, split in zip(records, splits, strict=True)], groups
+        rest, test = _parted(records, groups, usable, fold[1], fold[0], seed)
+        for name, members in (("train", rest), ("test", test)):
+            for i in members:
+                splits[i] = name
+    if "val" not in splits:
+        training = [i for i in usable if splits[i] == "train" and not records[i].excluded]
+        for i in _parted(records, groups, training, VALIDATION[protocol], 0, seed + 1)[1]:
+            splits[i] = "val"
+    return ["" if record.excluded else split for record, split in zip(records, splits, strict=True)]
 
 
-def _stratified(records: Sequence[Record], groups: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:
-    """Deal whole groups to the splits so that, within each class, image counts come as near as they can to `shares`.
-
-    Groups are dealt in an order given by a hash of (seed, group): the same on every machine, independent of file names.
-    A group of several classes (conflicting labels) is dealt with the class of its first image.
-    """
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, group in enumerate(groups):
-        members[group].append(i)
-    by_class: dict[str, list[str]] = defaultdict(list)
-    for group, indices in members.items():
-        by_class[records[indices[0]].class_name].append(group)
-    split_of: dict[str, str] = {}
-    names = list(shares)
-    for class_groups in by_class.values():
-        order = sorted(class_groups, key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).hexdigest())
-        total = sum(len(members[group]) for group in order)
-        wanted = np.array([shares[name] * total for name in names])
-        dealt = np.zeros(len(names))
-        for group in order:
-            # To the split that lacks most, relative to its share.
-            split = int(np.argmax((wanted - dealt) / wanted))
-            dealt[split] += len(members[group])
-            split_of[group] = names[split]
-    return [split_of[group] for group in groups]
+def _parted(
+    records: Sequence[Record], groups: Sequence[str], members: list[int], parts: int, part: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """(the others, part `part` of `parts`) of `members`, whole groups, stratified by class. Too few images give empty
+    parts: the caller checks what each split holds."""
+    members = sorted(members, key=lambda i: (records[i].sha256, records[i].path))
+    if len({groups[i] for i in members}) < parts:
+        return members, []
+    labels = np.array([records[i].class_name for i in members])
+    owners = np.array([groups[i] for i in members])
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class smaller than `parts`: the caller says it better
+        others, chosen = list(folds.split(members, labels, owners))[part]
+    return [members[i] for i in others], [members[i] for i in chosen]

@@ -42,11 +42,11 @@ def fails(capsys):
     return check
 
 
-def write_image(path: Path, seed: int, size: tuple[int, int] = (20, 16)) -> None:
+def write_image(path: Path, seed: int, size: tuple[int, int] = (20, 16), **options) -> None:
     """A random RGB image that only `seed` decides."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, **options)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def pipeline(tmp_path_factory, data_dir) -> dict[str, Path]:
     """Checkpoints of a classifier and of a denoiser, barely trained, at 32 px."""
     root = tmp_path_factory.mktemp("runs")
     common = ("--data_dir", data_dir, "--epochs", 1, "--image_size", 32, "--batch", 16)
-    run_script("train_classifier", *common, "--arch", "mobilenet_v3_small", "--outdir", root / "classifier")
+    run_script("train_classifier", *common, "--arch", "regnet_y_400mf", "--outdir", root / "classifier")
     run_script("ds_main", *common, "--noise_sd", 0.1, 0.5, "--outdir", root / "mse")
     return {name: root / name / "best.pth.tar" for name in ("classifier", "mse")}
 

@@ -82,7 +82,7 @@ def test_a_failing_query_is_repeated_then_given_up():
 def onnx(pipeline, tmp_path_factory):
     pytest.importorskip("onnxruntime")
     path = tmp_path_factory.mktemp("onnx") / "classifier.onnx"
-    run_script("export_classifier", "--classifier", pipeline["classifier"], "--outfile", path)
+    run_script("export_model", "--model", pipeline["classifier"], "--outfile", path)
     return path
 
 

@@ -18,7 +18,7 @@ SCRIPTS = [
     "main_ds.py",
     "AE_DS_verify.py",
     "merge_certificates.py",
-    "export_classifier.py",
+    "export_model.py",
     "evaluate.py",
     "make_tables.py",
     "attacks/generate.py",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_script
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -71,7 +73,7 @@ def test_training_never_sees_a_batch_of_one(data_dir):
 def test_bad_requests(data_dir, tmp_path):
     for arguments, word in (
         (("Phantom_MRI", "testing"), "--split testing"),
-        (("Phantoms", "test"), "unknown; known are Brain_Tumor"),
+        (("Phantoms", "test"), "none of the known Brain_Tumor"),
         (("Phantom_MRI", "test", 4), "--image_size 4"),
         (("Phantom_MRI", "test", 32, "official"), "made with --protocol stratified"),
         (("Phantom_MRI", "test", 32, None, 2), "--channels 2"),
@@ -85,3 +87,17 @@ def test_bad_requests(data_dir, tmp_path):
         csv.writer(stream).writerow(["file", "label"])
     with pytest.raises(ValueError, match="columns"):
         get_dataset("Phantom_MRI", "test", data_dir=tmp_path)
+
+
+def test_models_of_another_split_are_refused(pipeline, data_dir, tmp_path, fails):
+    """They may have been trained on what is a test image now."""
+    shutil.copytree(data_dir, tmp_path / "D", ignore=shutil.ignore_patterns("cache", "AT_*"))
+    prepare = ("prepare_data", "--dataset", "Phantom_MRI", "--subjects", 60, "--phantom_size", 48)
+    run_script(*prepare, "--data_dir", tmp_path / "D", "--seed", 0)
+    evaluate = ("evaluate", "--classifier", pipeline["classifier"], "--data_dir", tmp_path / "D")
+    run_script(*evaluate)
+    run_script(*prepare, "--data_dir", tmp_path / "D", "--fold", "1/5")
+    fails(1, (pipeline["classifier"], "another split of Phantom_MRI"), *evaluate)
+    certify = ("AE_DS_verify", "--sigma", 0.25, "--outfile", tmp_path / "c.tsv", "--data_dir", tmp_path / "D")
+    fails(1, ("another split",), *certify, "--classifier", pipeline["classifier"])
+    assert not (tmp_path / "c.tsv").exists()

@@ -12,6 +12,8 @@ from models import load_model, load_pipeline
 from models.autoencoders import Autoencoder, grid_side
 from training.zeroth_order import in_batches, rge, surrogate_loss
 
+TRAIN, VAL = 126, 18  # images of the session's data set
+
 
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory, data_dir):
@@ -74,11 +76,10 @@ def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipel
         parts = {name.split(".")[0] for name in changed(state(autoencoder), halves)}
         assert parts == {"encoder"}
     record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    if (
-        method == "ZO"
-    ):  # each image: q + 1 losses; stability also asks for its clean answer. Validation: that, and 8 draws
+    # Each image: q + 1 losses; stability also asks for its clean answer. Validation: that, and 8 draws.
+    if method == "ZO":
         per_image = 4 if objective == "stability" else 3
-        assert record["queries"] == 120 * per_image + 24 * 9
+        assert record["queries"] == TRAIN * per_image + VAL * 9
     loaded = load_pipeline(pipeline["classifier"], folder / "best.pth.tar")
     with torch.no_grad():
         assert loaded.at(0.25)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
@@ -106,7 +107,7 @@ def test_budget_of_queries(train, pipeline):
     """The step that spends the budget is the last one, in the middle of an epoch; resuming adds nothing."""
     folder = train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["queries"] for row in rows] == [2 * 40 * 4 + 9 * 24]
+    assert [row["queries"] for row in rows] == [2 * 40 * 4 + 9 * VAL]
     train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3, "--resume")
     assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
 
@@ -143,7 +144,7 @@ def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoen
     folder = train("--optimization_method", "ZO", "--model_type", "AE_DS", "--pretrained_encoder", autoencoder,
                    "--zo_method", "guided", "--q", 2, "--surrogates", other, name="guided")  # fmt: skip
     row = json.loads((folder / "metrics.jsonl").read_text())
-    assert row["queries"] == 120 * 4 + 24 * 9
+    assert row["queries"] == TRAIN * 4 + VAL * 9
     common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "run")
     fails(1, ("guided", "--surrogates"), "main_ds", *common, "--optimization_method", "ZO", "--zo_method", "guided")
     fails(1, (pipeline["mse"], "a classifier is needed"), "main_ds", *common, "--surrogates", pipeline["mse"])

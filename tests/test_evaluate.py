@@ -144,6 +144,9 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     settings = json.loads((tmp_path / "c.tsv.json").read_text())
     assert (settings["split"], settings["manifest"]) == ("FGSM_evaluate", sha256(folder / "manifest.csv"))
     assert len((tmp_path / "c.tsv").read_text().splitlines()) == 4
+    stale = json.loads((folder / "manifest.csv.json").read_text())
+    (folder / "manifest.csv.json").write_text(json.dumps(stale | {"dataset_manifest": "another"}))
+    fails(1, (folder, "of another split"), "evaluate", *flags, "--split", "FGSM_evaluate")
     fails(1, ("--split GONE", "FGSM_evaluate"), "evaluate", *flags, "--split", "GONE")
     fails(1, ("--split FGSM_evaluate:tests", "train, val, test"), "evaluate", *flags, "--split", "FGSM_evaluate:tests")
     fails(1, ("--N", "--noise_sd"), "evaluate", *flags, "--N", 10)

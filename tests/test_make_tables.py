@@ -304,7 +304,7 @@ def test_reports_of_evaluate_side_by_side(tmp_path, capsys):
     assert "90.0 (80.0–95.0) |  12.5 (2.5–17.5) |" in markdown
     assert "SYNTHETIC" not in markdown
     assert r"PGD-L$\infty$" in (tmp_path / "out" / "empirical_accuracy.tex").read_text()
-    make_tables("--empirical", f"a:clean={report('few', 0.5, 3, dataset='Phantom_MRI')}", f"a:PGD={pgd}", "--outdir",
+    make_tables("--empirical", f"a:clean={report('few', 0.5, 3, synthetic=True)}", f"a:PGD={pgd}", "--outdir",
                 tmp_path / "two")  # fmt: skip
     captured = capsys.readouterr()
     assert "different numbers of images ([3, 50])" in captured.err

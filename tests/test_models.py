@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import run_script
 from torch import nn
 
 from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
@@ -206,3 +207,27 @@ def test_local_torchvision_weights(tmp_path):
         load_weights(net, tmp_path / "other.pth")
     with pytest.raises(FileNotFoundError):
         load_weights(net, tmp_path / "gone.pth")
+
+
+def test_exported_checkpoints(pipeline, tmp_path, fails):
+    """Smaller, loaded like any other, the same network up to bfloat16's rounding of its matrices."""
+    for name, kind in (("classifier", "classifier"), ("mse", "denoiser")):
+        out = tmp_path / f"{name}.pth.tar"
+        run_script("export_model", "--model", pipeline[name], "--outfile", out)
+        assert out.stat().st_size < 0.25 * pipeline[name].stat().st_size
+        (full, _), (slim, made) = (load_model(path, kind) for path in (pipeline[name], out))
+        assert "optimizer" not in made
+        assert made["manifest"] == torch.load(pipeline[name], weights_only=True)["manifest"]
+        for key, value in full.state_dict().items():
+            matrix = key.endswith("weight") and value.ndim > 1
+            assert torch.equal(slim.state_dict()[key], value.bfloat16().float() if matrix else value), key
+    fails(
+        1,
+        (pipeline["mse"], "the model itself"),
+        "export_model",
+        "--model",
+        pipeline["mse"],
+        "--outfile",
+        pipeline["mse"],
+    )
+    fails(1, ("--outfile", ".onnx"), "export_model", "--model", pipeline["mse"], "--outfile", tmp_path / "x.bin")

@@ -218,7 +218,7 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails):
     fails(1, (tmp_path / "gone.tsv", "missing"), "merge_certificates", tmp_path / "gone.tsv", "--outfile", "m.tsv")
 
     run = ("--outdir", tmp_path / "run")
-    fails(1, ("Chest", "known are Brain_Tumor"), "train_classifier", *run, *data, "--dataset", "Chest")
+    fails(1, ("Chest", "the known Brain_Tumor"), "train_classifier", *run, *data, "--dataset", "Chest")
     fails(1, ("manifest.csv is missing", "prepare_data.py"), "train_classifier", *run, "--data_dir", tmp_path)
     fails(1, ("resnet19",), "train_classifier", *run, *data, "--arch", "resnet19")
     fails(2, ("--noise_sd", ">= 0"), "train_classifier", *run, *data, "--noise_sd", -0.1)

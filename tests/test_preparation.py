@@ -135,7 +135,7 @@ def test_unreadable_images_stop_or_are_set_aside(made_up_tree, tmp_path, fails):
 def test_bad_sources(made_up_tree, tmp_path, fails):
     flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "D", "--source")
     fails(1, (tmp_path / "gone", "no such folder"), *flags, tmp_path / "gone")
-    fails(1, ("Training", "is missing"), *flags, tmp_path)
+    fails(1, (tmp_path, "neither Training/ and Testing/", "no_tumor"), *flags, tmp_path)
     write_image(made_up_tree / "Training" / "oedema" / "0.png", 999)
     fails(1, ("oedema", "unknown class", "no_tumor"), *flags, made_up_tree)
     shutil.rmtree(made_up_tree / "Training" / "oedema")
@@ -143,7 +143,8 @@ def test_bad_sources(made_up_tree, tmp_path, fails):
     (made_up_tree / "Testing" / "no_tumor").mkdir()
     fails(1, ("Testing", "no images of class no_tumor"), *flags, made_up_tree)
     fails(1, ("--source", "--download"), *flags[:-1])
-    fails(2, ("--dataset", "Brain_Tumor"), "prepare_data", "--dataset", "Brains")
+    fails(1, ("--dataset", "Brain_Tumor", "--source"), "prepare_data", "--dataset", "Brains")
+    fails(1, ("plain folder name",), "prepare_data", "--dataset", "a/b")
 
 
 def test_failed_download_says_what_to_do_by_hand(tmp_path, fails, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 import cli
 from models.device import resolve_amp, select_device
 from training.optim import OPTIMIZERS, SCHEDULES
+from training.zeroth_order import ESTIMATORS, queries_of
 
 
 def add_training_flags(
@@ -57,6 +58,33 @@ def add_noise_flag(group: argparse._ArgumentGroup) -> None:
         metavar="SD",
         help="noise on the [0, 1] scale: one value, or LOW HIGH to train on all between",
     )
+
+
+def add_query_flags(parser: cli.Parser) -> None:
+    """Add --optimization_method and what zeroth order needs."""
+    zeroth = parser.add_argument_group("optimisation method")
+    zeroth.add_argument("--optimization_method", choices=["FO", "ZO"], default="FO", help="with gradients, or queries")
+    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"], default="RGE_orthogonal",
+                        help="gradient estimate; guided: a surrogate's gradient first")  # fmt: skip
+    zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
+    zeroth.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step of the finite differences")
+    zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
+    zeroth.add_argument("--query_budget", type=cli.positive_int, help="stop when so many queries are spent, in all")
+    zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
+
+
+def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> None:
+    """Set the defaults of --q and --zo_batch. Raises ValueError if the estimate is impossible, or costs too much."""
+    args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
+    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
+    if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
+        raise ValueError(f"--q {args.q}: z has only {dimension} numbers, so --zo_method {args.zo_method} has no more")
+    queries = queries_of(args.zo_method, args.q)
+    if queries > 4096 and not args.force:
+        raise ValueError(
+            f"--zo_method {args.zo_method} over {args.q} of the {dimension} numbers of z takes {queries} queries per "
+            f"image and step, {queries * images:,} per epoch; use AE_DS, a smaller --q, or --force"
+        )
 
 
 def set_up(args: argparse.Namespace) -> torch.device:

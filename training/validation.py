@@ -11,9 +11,8 @@ from training import losses
 from training.noise import add_fixed_noise
 
 NOISE_SEED = 20260  # of the validation noise: the same in every epoch and every run
-DRAWS = (
-    8  # per image: with one, `best` is the epoch that its noise happened to suit (measured: 1.5 points in 328 images)
-)
+# Per image: with one, `best` is the epoch that its noise happened to suit (measured: 1.5 points in 328 images).
+DRAWS = 8
 
 
 def accuracy(
@@ -51,13 +50,21 @@ def psnr(
     loader: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     noise_sd: tuple[float, float],
+    measure: Callable[[Tensor], Tensor] = lambda images: images,
+    reference: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Mean over images of `-10 log10 MSE` in dB, peak 1, of the denoised image clamped to [0, 1]."""
+    """Mean over images of `-10 log10 MSE` in dB, peak 1, of the denoised image clamped to [0, 1].
+
+    `measure` is done to the image before the noise (`models.measurements`); with a `reference`, the error is against
+    what that makes of the measured image without noise, in place of the image.
+    """
     total, count = 0.0, 0
     for batch, (images, _) in enumerate(loader):
         images = images.to(device, memory_format=torch.channels_last)
-        noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch)
-        error = losses.reconstruction(denoiser(noisy, sd).clamp(0, 1), images)
+        measured = measure(images)
+        noisy, sd = add_fixed_noise(measured, noise_sd, NOISE_SEED + batch)
+        target = images if reference is None else reference(measured).float().clamp(0, 1)
+        error = losses.reconstruction(denoiser(noisy, sd).float().clamp(0, 1), target)
         total += (-10 * error.clamp(min=1e-10).log10()).sum().item()
         count += len(images)
     return total / count

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preparation.phantoms import (
+from preparation.phantom_mri import (
     CLASSES,
     FIELD_OF_VIEW,
     GLIOMA,

@@ -1,0 +1,86 @@
+"""What a reconstruction network is given: images measured incompletely and brought back to image form.
+
+Noise, attacks and the denoiser act on that measured image, `[B, C, H, W]`, on the same [0, 1] scale as the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.registry import load_model
+
+MEASUREMENTS = ("undersampled", "gaussian")
+CENTRE = 0.08  # share of the lines around the centre of k-space, all of which are sampled
+
+
+def sampled_lines(width: int, acceleration: float, seed: int) -> Tensor:
+    """Which of the `width` lines of k-space (centre first, as `torch.fft` orders them) are measured: bool `[width]`,
+    one in `acceleration`, the low frequencies always and the others at random (as in fastMRI, Zbontar et al. 2018)."""
+    wanted, central = round(width / acceleration), max(2, round(CENTRE * width))
+    frequency = torch.fft.fftfreq(width).abs()
+    chance = torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    first = torch.argsort(frequency, stable=True)[:central]
+    chance[first] = 2.0
+    lines = torch.zeros(width, dtype=torch.bool)
+    lines[torch.argsort(chance, descending=True)[: max(wanted, central)]] = True
+    return lines
+
+
+def undersampled(images: Tensor, lines: Tensor) -> Tensor:
+    """Zero-filled MRI: `|F⁻¹(M · F(x))|` with the mask M of `lines` over the last axis. `[B, C, H, W]` → the same."""
+    spectrum = torch.fft.fft2(images.float()) * lines.to(images.device)
+    return torch.fft.ifft2(spectrum).abs()
+
+
+def gaussian(images: Tensor, matrix: Tensor) -> Tensor:
+    """Compressed sensing as in Zhang et al. 2022: `AᵀA x` brought to [0, 1] image by image, for A `[measurements,
+    C·H·W]`."""
+    flat = images.float().flatten(1)
+    back = (flat @ matrix.T) @ matrix
+    low, high = back.amin(dim=1, keepdim=True), back.amax(dim=1, keepdim=True)
+    return ((back - low) / (high - low).clamp(min=1e-12)).view(images.shape)
+
+
+def measurement(
+    kind: str, channels: int, image_size: int, acceleration: float = 4.0, seed: int = 0
+) -> Callable[[Tensor], Tensor]:
+    """The measurement that `kind` names, the same for the same `seed`: lines of k-space, or a Gaussian matrix, both
+    with one number in `acceleration` of those of the image."""
+    if kind == "undersampled":
+        lines = sampled_lines(image_size, acceleration, seed)
+        return lambda images: undersampled(images, lines)
+    numbers = channels * image_size**2
+    count = max(1, round(numbers / acceleration))
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(count, numbers, generator=generator) / count**0.5
+    return lambda images: gaussian(images, matrix.to(images.device))
+
+
+class Reconstructor(nn.Module):
+    """A network from a measured image to the image: a denoiser that is told of no noise."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, measured: Tensor) -> Tensor:
+        return self.net(measured, 0.0)
+
+
+def load_reconstructor(
+    path: Path, device: torch.device | str = "cpu"
+) -> tuple[Reconstructor, Callable[[Tensor], Tensor], dict[str, Any]]:
+    """(network, its measurement, checkpoint) of a file that `ds_main.py --model reconstructor` wrote. Raises
+    FileNotFoundError or ValueError."""
+    net, made = load_model(path, "denoiser", device)
+    if "measurement" not in made:
+        raise ValueError(f"--reconstructor {path}: holds a denoiser; train one with ds_main.py --model reconstructor")
+    measure = measurement(
+        channels=made["arch_kwargs"]["channels"], image_size=made["image_size"], **made["measurement"]
+    )
+    return Reconstructor(net).eval(), measure, made

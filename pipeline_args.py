@@ -1,0 +1,44 @@
+"""From the flags that name a pipeline (`cli.Parser.add_pipeline_flags`) to the pipeline, and to its images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from datasets import DatasetInfo, ImageDataset, dataset_info, get_dataset
+from models import Pipeline, load_pipeline
+
+
+def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the classifier, for `models.load_classifier`: one that knows no data set has the
+    classes of `--dataset`."""
+    classes = None if args.dataset is None else len(dataset_info(args.dataset, args.data_dir).classes)
+    names = ("scores", "dataset", "image_size", "channels")
+    return {name: getattr(args, name) for name in names} | {"num_classes": classes}
+
+
+def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
+    """The pipeline of the flags, frozen, on `device`. Raises what `models.load_pipeline` does."""
+    return load_pipeline(args.classifier, args.pretrained_denoiser, device, args.pretrained_encoder,
+                         args.pretrained_decoder, **described_classifier(args))  # fmt: skip
+
+
+def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
+    """What is known of the images: of `--dataset`, else of what the classifier was trained on, which a checkpoint knows
+    where no data is prepared. Raises ValueError if the classifier has another number of classes."""
+    if pipeline.info is not None and args.dataset in (None, pipeline.dataset):
+        info = DatasetInfo.from_plain(pipeline.info)
+    else:
+        info = dataset_info(args.dataset or pipeline.dataset, args.data_dir)
+    if pipeline.num_classes != len(info.classes):
+        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but "
+                         f"{args.dataset or pipeline.dataset} has {len(info.classes)}")  # fmt: skip
+    return info
+
+
+def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
+    """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does."""
+    return get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol, pipeline.channels,
+                       args.data_dir, pipeline.origins)  # fmt: skip

@@ -1,0 +1,220 @@
+"""The audit: what is wrong with the images, their labels and their splits, and what was done about it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import files
+from datasets import SPLITS, DatasetInfo
+from preparation.duplicates import Near, identical_groups, near_groups
+from preparation.scan import Record
+from preparation.shortcuts import shortcuts
+
+FEW = 5  # images of a class in a split below which a number on them means nothing
+TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the audit: `count` of what `check` names, and what was done about it.
+
+    `severity` is ok, note, warning or error; an error makes the data unfit for use. `images` are the paths concerned,
+    one tuple for each group, pair or single image.
+    """
+
+    check: str
+    severity: str
+    count: int
+    detail: str
+    done: str = ""
+    images: tuple[tuple[str, ...], ...] = ()
+
+
+def audit(
+    records: Sequence[Record], near: Near, groups: Sequence[str], splits: Sequence[str], info: DatasetInfo
+) -> list[Finding]:
+    """Every check, in the order in which a reader wants them."""
+    return [
+        *check_files(records),
+        *check_duplicates(records, near),
+        *check_groups(records, groups, splits),
+        *check_balance(records, splits, info),
+        *check_shortcuts(records, groups),
+    ]
+
+
+def check_files(records: Sequence[Record]) -> list[Finding]:
+    """Unreadable images, and pixel formats and sizes that are not what most have."""
+    readable = [record for record in records if record.sha256]
+    broken = [record for record in records if record.excluded.startswith("unreadable")]
+    modes = Counter(record.mode for record in readable)
+    sizes = Counter((record.width, record.height) for record in readable)
+    sides = [side for size in sizes for side in size] or [0]
+    common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
+    return [
+        _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
+               "set aside"),
+        _found("odd pixel formats", "note", [[r] for r in readable if r.mode not in ("L", "RGB")],
+               ", ".join(f"{n} {mode}" for mode, n in modes.most_common()), "read as 8-bit RGB"),
+        _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
+               f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}", "kept"),
+    ]  # fmt: skip
+
+
+def check_duplicates(records: Sequence[Record], near: Near) -> list[Finding]:
+    """Identical and nearly identical images: how many, on both sides of the published split, with two labels."""
+    identical = identical_groups(records)
+    alike = near_groups(records, near)
+    left_out = sum(record.excluded.startswith("also in") for record in records)
+    kept = f"never on two sides: {left_out} images left out" if left_out else "kept in one split"
+    superfluous = sum(len(group) - 1 for group in identical)
+    found = []
+    for kind, members, wrong in (("identical", identical, "error"), ("nearly identical", alike, "warning")):
+        across = [group for group in members if len({record.source_split for record in group}) > 1]
+        conflicting = [group for group in members if len({record.class_name for record in group}) > 1]
+        detail = (
+            f"groups, {superfluous} images superfluous" if kind == "identical" else "groups beyond the identical ones"
+        )
+        found += [
+            _found(f"{kind} images", "note", members, detail, kept),
+            _found(f"{kind}, published split", "warning", across, "groups in training and in testing", kept),
+            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong", "kept, in one split"),
+        ]
+    return found
+
+
+def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]) -> list[Finding]:
+    """What belongs together (a subject, a picture) on both sides of the splits, and what a random split would do."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if split:
+            sides[group].add(split)
+    leaking = [group for group, found in sides.items() if len(found) > 1]
+    subjects = len({record.subject for record in records} - {""})
+    joined = f" ({subjects} subjects, some joined by alike images)" if len(sides) < subjects else ""
+    leak = random_split_leak(groups)
+    return [
+        _finding("groups in two splits", "error", len(leaking), f"of {len(sides)} groups{joined}", "nothing"),
+        Finding("a random split would leak", "note" if leak else "ok", round(100 * leak),
+                "% of its test images: a group-mate in training (mean of 5 seeds)", "groups stay whole" * (leak > 0)),
+    ]  # fmt: skip
+
+
+def random_split_leak(
+    groups: Sequence[str], test_share: float = 0.2, train_share: float = 0.7, seeds: int = 5
+) -> float:
+    """The share of test images with a group-mate among the training images, were images split at random."""
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count, leaks = len(codes), []
+    for seed in range(seeds):
+        order = np.random.default_rng(seed).permutation(count)
+        test, train = np.split(order, [max(1, round(test_share * count)), round((test_share + train_share) * count)])[
+            :2
+        ]
+        leaks.append(np.isin(codes[test], codes[train]).mean())
+    return float(np.mean(leaks))
+
+
+def check_balance(records: Sequence[Record], splits: Sequence[str], info: DatasetInfo) -> list[Finding]:
+    """Classes that a split lacks, or nearly, and how unequal they are."""
+    counts = count_images(records, splits, info.classes)
+    few = [f"{counts[split][name]} {name} in {split}" for split in SPLITS for name in info.classes
+           if counts[split][name] < FEW]  # fmt: skip
+    empty = any(counts[split][name] == 0 for split in SPLITS for name in info.classes)
+    totals = [sum(counts[split][name] for split in SPLITS) for name in info.classes]
+    ratio = max(totals) / max(1, min(totals))
+    return [
+        _finding("classes a split hardly has", "error" if empty else "warning", len(few), "; ".join(few[:4]),
+                 "nothing"),
+        Finding("class imbalance", "warning" if ratio > 3 else "ok", len(info.classes),
+                f"classes; the largest has {ratio:.1f} times the images of the smallest"),
+    ]  # fmt: skip
+
+
+def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Finding]:
+    """How far what is no medicine predicts the class: a network may learn that in place of the disease."""
+    found = []
+    for name, (accuracy, chance) in shortcuts(records, groups).items():
+        severity, done = ("warning", "nothing") if accuracy > TEMPTING * chance else ("ok", "")
+        detail = f"% balanced accuracy from it alone (chance {chance:.0%})"
+        found.append(Finding(f"shortcut: {name}", severity, round(100 * accuracy), detail, done))
+    return found
+
+
+def count_images(records: Sequence[Record], splits: Sequence[str], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Images per split and class."""
+    counts = {split: dict.fromkeys(classes, 0) for split in SPLITS}
+    for record, split in zip(records, splits, strict=True):
+        if split:
+            counts[split][record.class_name] += 1
+    return counts
+
+
+def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
+    """`audit.csv`: a line for each finding, then one for each group of images concerned."""
+    path = folder / "audit.csv"
+    with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("check", "severity", "count", "detail", "done", "images"))
+        for found in findings:
+            writer.writerow((found.check, found.severity, found.count, found.detail, found.done, ""))
+            for images in found.images:
+                writer.writerow((found.check, found.severity, len(images), "", "", " | ".join(images)))
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """The findings as a table for the screen."""
+    from tabulate import tabulate
+
+    rows = [(f.severity if f.severity != "ok" else "", f.check, f.count, f.detail, f.done) for f in findings]
+    return tabulate(rows, ["", "check", "found", "", "what was done"], maxcolwidths=[None, None, None, 60, 40])
+
+
+def draw_duplicates(
+    path: Path, findings: Sequence[Finding], thumbnails: dict[str, np.ndarray], synthetic: bool
+) -> bool:
+    """A picture of groups of alike images, two of each side by side; those with two labels and those across the
+    published split first. For the user's own eyes. False, and no picture, where there are none."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    order = ("two labels", "published split", "images")
+    wanted = [f for end in order for f in findings if f.check.endswith(end) and "identical" in f.check]
+    first: dict[tuple[str, ...], str] = {}
+    for found in wanted:
+        for images in found.images:
+            first.setdefault(images[:2], found.check)
+    shown = list(first.items())[:48]
+    if not shown:
+        return False
+    rows = -(-len(shown) // 6)
+    figure, axes = plt.subplots(rows, 12, figsize=(15, 1.7 * rows), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for k, (images, check) in enumerate(shown):
+        for side, image in enumerate(images):
+            axis = axes[k // 6, 2 * (k % 6) + side]
+            axis.imshow(thumbnails[image], cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"{check}\n{image[-24:]}" if side == 0 else f"\n{image[-24:]}", fontsize=5)
+    figure.suptitle("SYNTHETIC: alike images" if synthetic else "Alike images", fontsize=9)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    return True
+
+
+def _finding(check: str, bad: str, count: int, detail: str, done: str) -> Finding:
+    return Finding(check, bad if count else "ok", count, detail, done if count else "")
+
+
+def _found(check: str, bad: str, groups: Iterable[Sequence[Record]], detail: str, done: str) -> Finding:
+    images = tuple(tuple(record.path for record in group) for group in groups)
+    return Finding(check, bad if images else "ok", len(images), detail, done if images else "", images)

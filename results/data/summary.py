@@ -1,0 +1,66 @@
+"""The tables and the chart of results/data, from the raw files beside this one.
+
+python results/data/summary.py
+"""
+
+import csv
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).parent
+SETS = {"Brain_Tumor": "Brain Tumor MRI", "SIPADMEK": "SIPaKMeD cells"}
+SPLITS = ("leaky", "clean")
+SEEDS = (0, 1, 2)
+
+
+def accuracies(name: str, split: str) -> np.ndarray:
+    """Test accuracy in percent, one per seed."""
+    return np.array(
+        [100 * json.loads((HERE / f"{name}_{split}_{seed}.json").read_text())["accuracy"] for seed in SEEDS]
+    )
+
+
+def shortcuts(name: str) -> dict[str, int]:
+    """Trait → balanced accuracy in percent of a forest that sees nothing else."""
+    with (HERE / f"{name}_audit.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["check"].startswith("shortcut: ") and not row["images"]]
+    return {row["check"].removeprefix("shortcut: "): int(row["count"]) for row in rows}
+
+
+lines = ["| data set | random split of images | groups kept whole | difference |", "| --- | ---: | ---: | ---: |"]
+found = {name: {split: accuracies(name, split) for split in SPLITS} for name in SETS}
+for name, title in SETS.items():
+    leaky, clean = (found[name][split] for split in SPLITS)
+    cells = [f"{each.mean():.1f} ± {each.std(ddof=1):.1f}" for each in (leaky, clean)]
+    lines.append(f"| {title} | {cells[0]} | {cells[1]} | {leaky.mean() - clean.mean():+.1f} |")
+(HERE / "leak.md").write_text("\n".join(lines) + "\n")
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios": [1, 2]})
+for k, split in enumerate(SPLITS):
+    values = [found[name][split] for name in SETS]
+    axes[0].bar(np.arange(2) + 0.4 * k - 0.2, [v.mean() for v in values], 0.38, yerr=[v.std(ddof=1) for v in values],
+                label={"leaky": "random split", "clean": "groups kept whole"}[split], capsize=4)  # fmt: skip
+axes[0].set(
+    xticks=range(2), xticklabels=SETS.values(), ylim=(70, 100), ylabel="test accuracy (%)", title="What a leak adds"
+)
+axes[0].legend(loc="lower left", fontsize=8)
+for k, name in enumerate(SETS):
+    traits = shortcuts(name)
+    chance = {"Brain_Tumor": 25, "SIPADMEK": 20}[name]
+    axes[1].bar(np.arange(len(traits)) + 0.4 * k - 0.2, traits.values(), 0.38, label=f"{SETS[name]} (chance {chance}%)")
+axes[1].set(
+    xticks=range(len(traits)),
+    xticklabels=traits,
+    ylabel="balanced accuracy (%)",
+    title="The class, from what is no medicine",
+)
+axes[1].legend(fontsize=8)
+figure.tight_layout()
+figure.savefig(HERE / "data.png", dpi=130)
+print("\n".join(lines))

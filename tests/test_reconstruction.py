@@ -1,0 +1,94 @@
+"""Networks that reconstruct images from incomplete measurements, and what defends them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import run_script
+
+from models import load_model
+from models.measurements import gaussian, load_reconstructor, measurement, sampled_lines, undersampled
+from training import losses, tasks
+
+
+def test_lines_of_k_space():
+    lines = sampled_lines(64, 4, seed=0)
+    assert lines.sum() == 16
+    frequency = torch.fft.fftfreq(64).abs()
+    assert lines[frequency <= 2 / 64].all()
+    assert torch.equal(lines, sampled_lines(64, 4, seed=0))
+    assert not torch.equal(lines, sampled_lines(64, 4, seed=1))
+
+
+def test_undersampling_keeps_what_it_measures():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.allclose(undersampled(images, torch.ones(16, dtype=torch.bool)), images, atol=1e-6)
+    # What varies along the columns alone has only the zeroth line, which is always measured.
+    columns = torch.rand(1, 1, 16, 1).expand(-1, -1, -1, 16)
+    assert torch.allclose(undersampled(columns, sampled_lines(16, 8, seed=3)), columns, atol=1e-6)
+    # A wave of the highest frequency is lost, unless its line is measured: only the mean stays.
+    wave = 0.5 + 0.5 * torch.cos(torch.pi * torch.arange(16)).expand(1, 1, 16, 16)
+    low = torch.fft.fftfreq(16).abs() < 0.4
+    assert torch.allclose(undersampled(wave, low), torch.full_like(wave, 0.5), atol=1e-6)
+
+
+def test_random_projections():
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(gaussian(images, torch.eye(64)), (images - images.amin((1, 2, 3), True))
+                          / (images.amax((1, 2, 3), True) - images.amin((1, 2, 3), True)))  # fmt: skip
+    measured = measurement("gaussian", 1, 8, acceleration=2)(images)
+    assert measured.shape == images.shape
+    assert measured.flatten(1).min(dim=1).values.tolist() == [0, 0, 0]
+    assert measured.flatten(1).max(dim=1).values.tolist() == [1, 1, 1]
+
+
+def test_targets():
+    own, true = (tasks.reconstruction(objective, torch.neg) for objective in ("stability", "classification"))
+    assert (own.stability, true.stability) == (True, False)
+    images = torch.rand(2, 1, 4, 4)
+    assert true.truth(images, torch.zeros(2)) is images
+    assert torch.equal(true.loss(images, images + 0.5), losses.reconstruction(images, images + 0.5))
+
+
+@pytest.fixture(scope="module")
+def reconstructor(tmp_path_factory, data_dir):
+    outdir = tmp_path_factory.mktemp("runs") / "R"
+    run_script("ds_main", "--model", "reconstructor", "--data_dir", data_dir, "--image_size", 32, "--acceleration", 2,
+               "--epochs", 2, "--batch", 16, "--outdir", outdir)  # fmt: skip
+    return outdir / "best.pth.tar"
+
+
+def test_training_one(reconstructor):
+    network, measure, made = load_reconstructor(reconstructor)
+    assert made["measurement"] == {"kind": "undersampled", "acceleration": 2.0, "seed": 0}
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert network(measure(images)).shape == images.shape
+    history = [json.loads(line) for line in (reconstructor.parent / "metrics.jsonl").read_text().splitlines()]
+    assert history[1]["val_psnr"] > 10
+
+
+@pytest.mark.parametrize("objective", ["stability", "classification"])
+@pytest.mark.parametrize("method", [("FO", "--mse_weight", 1), ("ZO", "--zo_method", "RGE", "--q", 3)])
+def test_defending_one(reconstructor, pipeline, data_dir, tmp_path, objective, method):
+    run_script(
+        "main_ds", "--train_objective", "reconstruction", "--reconstructor", reconstructor, "--data_dir", data_dir,
+        "--pretrained_denoiser", pipeline["mse"], "--objective", objective, "--optimization_method", *method,
+        "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "run",
+    )  # fmt: skip
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert history[0]["val_psnr"] > 5
+    assert ("queries" in history[0]) == (method[0] == "ZO")
+    load_model(tmp_path / "run" / "best.pth.tar", "denoiser")
+
+
+def test_contradictions(reconstructor, pipeline, data_dir, tmp_path, fails):
+    flags = ("main_ds", "--data_dir", data_dir, "--outdir", tmp_path / "run")
+    fails(1, ("needs --classifier",), *flags)
+    fails(1, ("needs --classifier",), *flags, "--reconstructor", reconstructor, "--classifier", pipeline["classifier"])
+    reconstruct = (*flags, "--train_objective", "reconstruction")
+    fails(1, ("needs --reconstructor",), *reconstruct, "--classifier", pipeline["classifier"])
+    fails(1, (pipeline["mse"], "--model reconstructor"), *reconstruct, "--reconstructor", pipeline["mse"])
+    fails(1, ("--surrogates",), *reconstruct, "--reconstructor", reconstructor, "--surrogates", pipeline["classifier"])

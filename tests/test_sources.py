@@ -1,0 +1,323 @@
+"""A user's own images: folders with and without splits, tables, volumes, odd names; other label schemes; phantoms."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from conftest import run_script, write_image
+from PIL import Image
+
+from datasets import DATASETS, dataset_info, get_dataset, read_manifest
+from images import read_image, to_array
+
+
+def prepare(source, data_dir, *more, name="Mine"):
+    run_script("prepare_data", "--dataset", name, "--source", source, "--data_dir", data_dir, *more)
+    folder = data_dir / name
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return rows, json.loads((folder / "manifest.json").read_text())
+
+
+def fill(folder, count, seed=0, names="{:02d}.png", **options):
+    for i in range(count):
+        write_image(folder / names.format(i), 1000 * seed + i, **options)
+
+
+def splits_of(rows, key="class"):
+    found = defaultdict(set)
+    for row in rows:
+        found[row[key]].add(row["split"])
+    return found
+
+
+def test_a_folder_for_each_class(tmp_path):
+    for c, name in enumerate(("benign", "malignant", "weird klasse ä")):
+        fill(tmp_path / "S" / name, 20, c)
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D", "--disease", "malignant")
+    assert settings["info"]["classes"] == ["benign", "malignant", "weird klasse ä"]
+    assert all(found == {"train", "val", "test"} for found in splits_of(rows).values())
+    info = dataset_info("Mine", tmp_path / "D")
+    assert info.groups == {"disease": (1,), "healthy": (0, 2)}
+    assert info.mean == pytest.approx(0.5, abs=0.02)  # uniform noise
+    dataset = get_dataset("Mine", "test", 16, data_dir=tmp_path / "D")
+    assert dataset.info.classes == info.classes
+    assert Counter(dataset.labels.tolist()) == {0: 4, 1: 4, 2: 4}
+
+
+def test_a_published_split_in_other_words(tmp_path):
+    for s, split in enumerate(("train", "valid", "test")):
+        for c, name in enumerate("ab"):
+            fill(tmp_path / "S" / split / name, 6, 10 * s + c)
+    write_image(tmp_path / "S" / "train" / "a" / "leak.png", 10_000)  # the first image of valid/a
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--protocol", "official")
+    for row in rows:
+        published = {"train": "train", "valid": "val", "test": "test"}[row["path"].split("/")[0]]
+        assert row["split"] == (published if not row["excluded"] else "")
+    excluded = [(row["path"], row["excluded"]) for row in rows if row["excluded"]]
+    assert excluded == [("train/a/leak.png", "also in val: valid/a/00.png")]
+
+
+def test_official_needs_a_published_split(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 6, c)
+    flags = ("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D")
+    fails(
+        1, ("--protocol official", "no published split", "stratified"), "prepare_data", *flags, "--protocol", "official"
+    )
+
+
+def test_a_table(tmp_path, fails):
+    fill(tmp_path / "images", 40, names="scan {:02d} ü.png")
+    table = tmp_path / "table.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("path", "label", "group", "split"))
+        for i in range(40):
+            writer.writerow((f"images/scan {i:02d} ü.png", "ab"[i % 2], f"patient {i // 4}", ""))
+    rows, _ = prepare(table, tmp_path / "D")
+    assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+    assert {row["group"] for row in rows} == {f"patient {i}" for i in range(10)}
+    assert len(get_dataset("Mine", "train", 8, data_dir=tmp_path / "D")) > 20
+    flags = ("prepare_data", "--dataset", "Mine", "--data_dir", tmp_path / "E", "--source", table)
+    for text, words in (
+        ("path,class\nx.png,a\n", ("path,label",)),
+        ("path,label,split\nx.png,a,somewhere\n", ("line 2", "somewhere", "training")),
+        ("path,label\nx.png,\n", ("line 2", "no label")),
+        ("path,label\nx.png,a\n", ("1 class",)),
+        ("path,label\ngone.png,a\nimages/scan 00 ü.png,b\n", ("unreadable", "gone.png")),
+    ):
+        table.write_text(text)
+        fails(1, (str(table) if "unreadable" not in words else "gone", *words), *flags)
+
+
+def test_groups_by_a_regular_expression(tmp_path, fails):
+    for c in range(24):  # two images of each subject
+        fill(tmp_path / "S" / "ab"[c % 2], 2, c, names=f"subject{c:02d}_{{}}.png")
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--group_by", r"/(subject\d\d)")
+    assert {row["group"] for row in rows} == {f"subject{c:02d}" for c in range(24)}
+    assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+    flags = (
+        "prepare_data",
+        "--dataset",
+        "Mine",
+        "--source",
+        tmp_path / "S",
+        "--data_dir",
+        tmp_path / "D",
+        "--group_by",
+    )
+    fails(1, ("--group_by", "finds nothing in", "47 more"), *flags, "patient")
+    fails(1, ("--group_by", "not a regular expression"), *flags, "(")
+
+
+def test_a_leaky_split_says_so(tmp_path, capsys, fails):
+    for c in range(24):
+        fill(tmp_path / "S" / "ab"[c % 2], 3, c, names=f"subject{c:02d}_{{}}.png")
+    flags = ("--group_by", r"/(subject\d\d)", "--leaky")
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D", *flags)
+    assert settings["leaky"]
+    assert any(len(found) > 1 for found in splits_of(rows, "group").values())
+    assert any(
+        "groups in two splits" in line and line.startswith("error") for line in capsys.readouterr().out.splitlines()
+    )
+    flags = ("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D", *flags, "--strict")
+    fails(1, ("not fit for use", "groups in two splits"), "prepare_data", *flags)
+
+
+def test_bad_trees(tmp_path, fails):
+    flags = ("prepare_data", "--dataset", "Mine", "--data_dir", tmp_path / "D", "--source", tmp_path / "S")
+    fill(tmp_path / "S" / "a", 6)
+    fails(1, ("1 class", "at least two"), *flags)
+    write_image(tmp_path / "S" / "b" / "0.png", 99)  # one image cannot be in three splits
+    fails(1, ("too few images", "none of class", "b"), *flags)
+    fails(1, ("--disease c", "a, b"), *flags, "--disease", "c")
+    fails(1, ("--label_scheme three", "none"), *flags, "--label_scheme", "three")
+    (tmp_path / "E").mkdir()
+    fails(1, ("no images",), *flags[:-1], tmp_path / "E")
+
+
+def test_a_class_in_testing_only(tmp_path, fails):
+    for name in "ab":
+        fill(tmp_path / "S" / "Training" / name, 12, ord(name))
+    for name in "abc":
+        fill(tmp_path / "S" / "Testing" / name, 6, 50 + ord(name))
+    flags = ("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D", "--protocol", "official")
+    fails(1, ("split train has none of class c",), "prepare_data", *flags)
+
+
+def test_links_and_folders_without_permission(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "elsewhere" / name, 12, c)
+    (tmp_path / "S").mkdir()
+    for name in "ab":
+        (tmp_path / "S" / name).symlink_to(tmp_path / "elsewhere" / name)
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D")
+    assert len(rows) == 24
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "elsewhere" / "a").chmod(0)
+    fails(
+        1, ("elsewhere",), "prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D"
+    )
+
+
+def test_odd_files(tmp_path):
+    """16-bit, alpha, palette: read as 8-bit RGB; a truncated JPEG: set aside by name."""
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 10, c)
+    ramp = np.linspace(0, 4095, 400).astype(np.uint16).reshape(20, 20)
+    Image.fromarray(ramp).save(tmp_path / "S" / "a" / "sixteen.png")
+    Image.fromarray(ramp.astype(np.uint8)).convert("P").save(tmp_path / "S" / "a" / "palette.png")
+    Image.fromarray(np.stack([ramp.astype(np.uint8)] * 4, axis=-1)).save(tmp_path / "S" / "a" / "alpha.png")
+    write_image(tmp_path / "S" / "b" / "torn.jpg", 7, size=(60, 60))
+    torn = tmp_path / "S" / "b" / "torn.jpg"
+    torn.write_bytes(torn.read_bytes()[:900])
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D", "--skip_unreadable")
+    assert settings["unreadable"] == 1
+    assert [row["path"] for row in rows if row["excluded"]] == ["b/torn.jpg"]
+    stretched = np.asarray(read_image(tmp_path / "S" / "a" / "sixteen.png"))
+    assert (stretched.min(), stretched.max()) == (0, 255)
+
+
+def test_letterbox_keeps_the_proportions():
+    image = Image.fromarray(np.tile(np.arange(40, dtype=np.uint8)[:, None] * 6, (1, 20)))
+    stretched, boxed = (to_array(image, 40, 1, fit)[0] for fit in ("resize", "letterbox"))
+    assert (boxed[:, 10:30] == np.asarray(image)).all()
+    assert (boxed[:, :10] == boxed[:, 10:11]).all()
+    assert stretched.shape == boxed.shape == (40, 40)
+
+
+def test_volumes_and_windows(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    for c, name in enumerate("ab"):
+        (tmp_path / "S" / name).mkdir(parents=True)
+        for i in range(8):
+            volume = np.random.default_rng([c, i]).normal(100 * c, 10, (16, 12, 20))
+            nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "S" / name / f"{i}.nii.gz")
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D", "--slices", 3, "--window", -50, 150)
+    assert len(rows) == 48
+    assert {row["path"] for row in rows if row["group"] == "a/0.nii.gz"} == {f"a/0.nii.gz[{k}]" for k in (6, 10, 13)}
+    assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+    assert settings["info"]["window"] == [-50, 150]
+    dataset = get_dataset("Mine", "train", 16, channels=1, data_dir=tmp_path / "D")
+    image, label = dataset[0]
+    assert float(image.mean()) == pytest.approx((50 + 100 * label) / 200, abs=0.02)
+    wide = read_image(tmp_path / "S" / "a" / "0.nii.gz[6]", (-1000, 1000))
+    assert np.ptp(np.asarray(wide)) < 12
+    with pytest.raises(ValueError, match="no slice 20"):
+        read_image(tmp_path / "S" / "a" / "0.nii.gz[20]")
+
+
+def test_dicom_files_group_by_patient(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.data import get_testdata_file
+
+    data = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "S" / name).mkdir(parents=True)
+        for i in range(16):
+            data.PatientID = f"{name} {i // 2}"
+            data.PixelData = rng.integers(0, 1000, data.pixel_array.shape).astype(data.pixel_array.dtype).tobytes()
+            data.save_as(tmp_path / "S" / name / f"{i}.dcm")
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D")
+    assert len({row["group"] for row in rows}) == 16
+    assert all(row["group"].startswith("patient ") and "a 0" not in row["group"] for row in rows)
+    assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+
+
+def test_folds_cover_everything_once(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 20, c)
+    tested = Counter()
+    for k in range(4):
+        rows, settings = prepare(tmp_path / "S", tmp_path / "D", "--fold", f"{k}/4")
+        assert settings["fold"] == f"{k}/4"
+        tested.update(row["path"] for row in rows if row["split"] == "test")
+    assert len(tested) == 40
+    assert set(tested.values()) == {1}
+    fails(2, ("--fold", "I/K"), "prepare_data", "--fold", "4/4")
+
+
+def test_an_interrupted_preparation_starts_over(tmp_path, monkeypatch):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 10, c)
+    expected, _ = prepare(tmp_path / "S", tmp_path / "D")
+    before = (tmp_path / "D" / "Mine" / "manifest.csv").read_bytes()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr("prepare_data.write_manifest", stop)
+        prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
+    assert stopped.value.code == 130
+    assert (tmp_path / "D" / "Mine" / "manifest.csv").read_bytes() == before
+    assert prepare(tmp_path / "S", tmp_path / "D")[0] == expected
+
+
+def test_cells_and_their_schemes(tmp_path, fails):
+    flags = ("--dataset", "Phantom_Cytology", "--subjects", 50, "--phantom_size", 24)
+    run_script("prepare_data", *flags, "--data_dir", tmp_path / "5")
+    run_script("prepare_data", *flags, "--data_dir", tmp_path / "3", "--label_scheme", "three")
+    five, three = (read_manifest("Phantom_Cytology", tmp_path / n) for n in "53")
+    assert five.info.synthetic
+    assert five.info.classes == DATASETS["SIPADMEK"].classes
+    assert three.info.classes == ("abnormal", "benign", "normal")
+    assert three.info.groups == {"disease": (0,), "healthy": (1, 2)}
+    assert len({row["group"] for row in five.rows}) <= 50
+    to_three = {r["path"]: r["class"] for r in three.rows}
+    assert all(DATASETS["SIPADMEK"].schemes["three"][r["class"]] == to_three[r["path"]] for r in five.rows)
+    sizes = {(row["width"], row["height"]) for row in five.rows}
+    assert len(sizes) > 5
+    # The same files under the other name: SIPaKMeD is laid out like this; contours and whole clusters are left alone.
+    source = next((tmp_path / "5" / "Phantom_Cytology").glob("phantoms_*"))
+    cells = source / "im_Parabasal" / "im_Parabasal"
+    (cells / "CROPPED" / "001_01.dat").write_text("1,2\n")
+    write_image(cells / "001.bmp", 5)
+    rows, _ = prepare(source, tmp_path / "D", name="SIPADMEK")
+    assert len(rows) == len(five.rows)
+    assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+    fails(1, ("--label_scheme two", "three"), "prepare_data", *flags, "--label_scheme", "two", "--data_dir", tmp_path)
+
+
+def test_torchvision_sets(tmp_path, monkeypatch, fails):
+    import torchvision
+
+    class Fake:
+        def __init__(self, root, train, download):
+            if not download:
+                raise RuntimeError("Dataset not found or corrupted.")
+            rng = np.random.default_rng(int(train))
+            images = rng.integers(0, 256, (100 if train else 30, 32, 32, 3), dtype=np.uint8)
+            self.samples = [(Image.fromarray(image), i % 10) for i, image in enumerate(images)]
+
+        def __len__(self):
+            return len(self.samples)
+
+        def __getitem__(self, i):
+            return self.samples[i]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
+    flags = ("--dataset", "cifar10", "--data_dir", tmp_path, "--protocol", "official")
+    fails(1, ("CIFAR10", "--source", "--download"), "prepare_data", *flags)
+    run_script("prepare_data", *flags, "--download")
+    counts = Counter(row["split"] for row in read_manifest("CIFAR10", tmp_path).rows)
+    assert counts == {"test": 30, "train": 90, "val": 10}
+    image, label = get_dataset("CIFAR10", "test", 32, data_dir=tmp_path)[11]
+    first = Fake(None, False, True)
+    row = get_dataset("CIFAR10", "test", 32, data_dir=tmp_path).rows[11]
+    index = int(row["path"].split("/")[-1].removesuffix(".png"))
+    assert label == first[index][1]
+    assert (image.permute(1, 2, 0).numpy() * 255 == np.asarray(first[index][0])).all()
+
+
+@pytest.mark.parametrize("name", ["SIPADMEK", "sipakmed", "SIPaKMeD"])
+def test_other_spellings(name, tmp_path, fails):
+    fails(1, ("SIPADMEK", "--source"), "prepare_data", "--dataset", name, "--data_dir", tmp_path)

@@ -1,0 +1,63 @@
+"""What end-to-end training is for: that a classifier keeps its answer, or that a reconstruction network does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from training import losses, validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """`measure`: images → what the denoiser gets when nothing disturbs it. `loss(output, target)`: `[B]`, where the
+    target is the black box's own answer to the undisturbed input (`stability`) or `truth(images, labels)`.
+    `validate(defended, answer, loader, device, noise_sd)`: what is logged; `score`: what of it chooses the best epoch.
+    """
+
+    measure: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    truth: Callable[[Tensor, Tensor], Tensor]
+    stability: bool
+    validate: Callable[..., dict[str, float]]
+    score: str
+
+
+def classification(objective: str) -> Task:
+    """Answers under noise that agree with the classifier's clean ones (stability), or with the labels."""
+    stability = objective == "stability"
+
+    def validate(defended, answer, loader, device, noise_sd):
+        return validation.accuracy(defended, loader, device, noise_sd, answer)
+
+    return Task(
+        measure=lambda images: images,
+        loss=losses.stability if stability else losses.classification,
+        truth=lambda images, labels: labels,
+        stability=stability,
+        validate=validate,
+        score="val_agreement" if stability else "val_accuracy",
+    )
+
+
+def reconstruction(objective: str, measure: Callable[[Tensor], Tensor]) -> Task:
+    """Reconstructions under noise that are near the network's own from clean measurements (stability), or near the
+    image (Zhang et al. 2022, section 5, "image reconstruction")."""
+    stability = objective == "stability"
+
+    def validate(
+        defended: Callable, answer: Callable, loader: Iterable, device: torch.device, noise_sd: tuple[float, float]
+    ) -> dict[str, float]:
+        return {"val_psnr": validation.psnr(defended, loader, device, noise_sd, measure, answer if stability else None)}
+
+    return Task(
+        measure=measure,
+        loss=losses.reconstruction,
+        truth=lambda images, labels: images,
+        stability=stability,
+        validate=validate,
+        score="val_psnr",
+    )
