@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
 
     def add_split_flag(self) -> None:
-        """Add a --split that also takes saved images of an attack (`attacks.folder.get_images`)."""
+        """Add a --split that also takes saved images of an attack (`attacks.folder.open_images`)."""
         self.add_argument("--split", default="test", help="train, val, test, or attacked images by the end of their "
                           "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)")  # fmt: skip
 
