@@ -20,6 +20,7 @@ SCRIPTS = [
     "merge_certificates.py",
     "export_model.py",
     "evaluate.py",
+    "evaluate_reconstruction.py",
     "make_tables.py",
     "attacks/generate.py",
     "attacks/check_certificates.py",

@@ -23,6 +23,7 @@ ALLOWED = {
     "attacks/generate": {"attacks", "pipeline_args", "models", "datasets"},
     "attacks/check_certificates": {"attacks", "pipeline_args", "models", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "pipeline_args", "models", "datasets"},
+    "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
     "benchmarks": {"attacks", "core", "smoothing", "pipeline_args", "models", "datasets", "training"},
     "core": {"smoothing"},

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import run_script
 
+from evaluate_reconstruction import attack
 from models import load_model
 from models.measurements import gaussian, load_reconstructor, measurement, sampled_lines, undersampled
 from training import losses, tasks
@@ -92,3 +93,25 @@ def test_contradictions(reconstructor, pipeline, data_dir, tmp_path, fails):
     fails(1, ("needs --reconstructor",), *reconstruct, "--classifier", pipeline["classifier"])
     fails(1, (pipeline["mse"], "--model reconstructor"), *reconstruct, "--reconstructor", pipeline["mse"])
     fails(1, ("--surrogates",), *reconstruct, "--reconstructor", reconstructor, "--surrogates", pipeline["classifier"])
+
+
+def test_the_table_of_errors(reconstructor, pipeline, data_dir, tmp_path, capsys):
+    flags = ("--reconstructor", reconstructor, "--pretrained_denoiser", pipeline["mse"], "--data_dir", data_dir,
+             "--steps", 3, "--draws", 2, "--eps", 2, "--skip", 6)  # fmt: skip
+    run_script("evaluate_reconstruction", *flags, "--outfile", tmp_path / "a.json")
+    run_script("evaluate_reconstruction", *flags, "--outfile", tmp_path / "b.json", "--batch", 4)
+    tables = [json.loads((tmp_path / name).read_text())["table"] for name in ("a.json", "b.json")]
+    for a, b in zip(*tables, strict=True):  # what is drawn belongs to the image, not to the batch
+        numbers = [key for key in a if key not in ("pipeline", "measurements")]
+        assert [a[key] for key in numbers] == pytest.approx([b[key] for key in numbers], rel=1e-3)
+    rmse = {(row["pipeline"], row["measurements"]): row["rmse"] for row in tables[0]}
+    assert rmse["R", "attacked"] > 1.1 * rmse["R", "clean"]
+    assert rmse["R", "noisy"] > rmse["R", "clean"]
+    assert "D + R" in capsys.readouterr().out
+
+
+def test_the_attack_stays_within_its_budget_and_finds_the_worst_direction():
+    """Of a linear network `R(y) = 2y` and image 0, the error within ε of y is largest along y itself."""
+    y = torch.full((1, 1, 2, 2), 0.3)
+    found = attack(lambda x: 2 * x, y, torch.zeros_like(y), eps=0.5, steps=10)
+    assert torch.allclose(found, y + 0.25, atol=1e-3)

@@ -1,0 +1,115 @@
+"""How near a reconstruction network comes to the image when its measurements are clean, noisy or attacked, without and
+with a denoiser in front of it.
+
+    python evaluate_reconstruction.py --reconstructor runs/Phantom_MRI/R/best.pth.tar --noise_sd 0.1 --eps 1.0 \\
+        --pretrained_denoiser runs/Phantom_MRI/R_defended/best.pth.tar --outfile runs/reconstruction.json
+
+`smoothed` is the mean over --draws reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the
+L2 ball of radius --eps on the error of the very pipeline in the row, denoiser included, without the smoothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+import cli
+import files
+from attacks.pgd import pgd
+from attacks.randomness import image_generator, normal
+from datasets import get_dataset, get_loader
+from models import frozen, load_front, origins, prepare, select_device
+from models.measurements import load_reconstructor
+from training.losses import reconstruction
+
+COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_smoothed")
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--reconstructor", type=Path, required=True, help="checkpoint of the network")
+    parser.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: only R alone")
+    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.1, help="of noise and smoothing")
+    parser.add_argument("--draws", type=cli.positive_int, default=10, help="of the smoothing")
+    parser.add_argument("--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack, [0, 1] scale")
+    parser.add_argument("--steps", type=cli.positive_int, default=40, help="of the attack")
+    parser.add_data_flags("name of a prepared data set (default: the one the network was trained on)")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="which images")
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
+    parser.add_argument("--batch", type=cli.positive_int, default=64)
+    parser.add_argument("--outfile", type=Path, help="also write the table, with the settings, as JSON")
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    device = select_device(args.device)
+
+    # ---- the pipelines and the images ----
+    network, measure, made = load_reconstructor(args.reconstructor, device)
+    network = frozen(network)
+    pipelines: dict[str, Callable[[Tensor], Tensor]] = {"R": network}
+    channels, size = made["arch_kwargs"]["channels"], made["image_size"]
+    if args.pretrained_denoiser is not None:
+        front = frozen(prepare(load_front(channels, size, device, args.pretrained_denoiser)[0], device))
+        pipelines["D + R"] = lambda x: network(front(x, args.noise_sd))
+    trained = origins((args.reconstructor, args.pretrained_denoiser))
+    name = args.dataset or made["dataset"]
+    data = get_dataset(name, args.split, size, args.protocol, channels, args.data_dir, trained)
+    chosen = range(0, len(data), args.skip)
+
+    # ---- errors, image by image ----
+    errors: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    batches = enumerate(get_loader(Subset(data, chosen), args.batch))
+    for number, (images, _) in tqdm(batches, total=-(-len(chosen) // args.batch), desc="evaluate", disable=None):
+        images = images.to(device)
+        measured = measure(images)
+        of_image = [image_generator(args.seed, chosen[args.batch * number + i]) for i in range(len(images))]
+        noise = [args.noise_sd * normal(measured, of_image) for _ in range(args.draws + 1)]
+        for title, pipeline in pipelines.items():
+            disturbed = {"clean": measured, "noisy": measured + noise[0],
+                         "attacked": attack(pipeline, measured, images, args.eps, args.steps)}  # fmt: skip
+            for kind, x in disturbed.items():
+                with torch.inference_mode():
+                    smoothed = sum(pipeline(x + n) for n in noise[1:]) / args.draws
+                    found = [reconstruction(each.clamp(0, 1), images).tolist() for each in (pipeline(x), smoothed)]
+                errors.setdefault((title, kind), []).extend(zip(*found, strict=True))
+
+    # ---- the table ----
+    rows = []
+    for (title, kind), values in errors.items():
+        mse = np.maximum(np.array(values), 1e-10)
+        rmse, psnr = np.sqrt(mse.mean(axis=0)), (-10 * np.log10(mse)).mean(axis=0)
+        rows.append((title, kind, *(float(each[k]) for k in (0, 1) for each in (rmse, psnr))))
+    print(tabulate(rows, COLUMNS, floatfmt=(None, None, ".4f", ".2f", ".4f", ".2f")))
+    print(f"{len(chosen)} images of {name} {args.split}; noise {args.noise_sd:g}, L2 budget {args.eps:g}")
+    if args.outfile is not None:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+        settings |= {"dataset": name, "manifest": data.manifest.digest, "measurement": made["measurement"]}
+        table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        files.write_json(args.outfile, {"settings": settings, "images": len(chosen), "table": table})
+        print(f"table: {args.outfile}")
+
+
+def attack(pipeline: Callable[[Tensor], Tensor], measured: Tensor, images: Tensor, eps: float, steps: int) -> Tensor:
+    """The measurements within L2 distance `eps` for which PGD finds the largest error of the reconstruction."""
+
+    def as_scores(x: Tensor) -> Tensor:
+        # The cross-entropy of these two scores with label 0 grows with the error, and its gradient points the same way.
+        error = reconstruction(pipeline(x), images)
+        return torch.stack([-error, error], dim=1)
+
+    return pgd(as_scores, measured.clamp(0, 1), torch.zeros(len(images), dtype=torch.long, device=images.device), eps,
+               norm="L2", steps=steps)  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)
