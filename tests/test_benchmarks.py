@@ -104,3 +104,11 @@ def test_attacks(pipeline, data_dir, tmp_path, capsys):
     }
     assert all(row["images/s"] > 0 and 0 <= row["fooled"] <= 1 for row in rows)
     assert all(row["ratio to ours"] == 1 for row in rows if row["library"] == "ours")
+
+
+def test_data(data_dir, tmp_path):
+    run_script("benchmarks.data", "--dataset", "Phantom_MRI", "--data_dir", data_dir, "--images", 20, "--epochs", 1,
+               "--image_size", 16, "--outfile", tmp_path / "data.json")  # fmt: skip
+    found = json.loads((tmp_path / "data.json").read_text())["found"]
+    assert found["ratio"] > 1
+    assert found["first preparation (s)"] > found["filling the cache (s)"] > 0
