@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,9 @@ class Pipeline:
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
-        by torch.compile, for batches of one shape."""
+        by torch.compile, for batches of one shape. Raises ValueError if that cannot be: it needs a C++ compiler."""
+        if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
+            raise ValueError("--compile: needs a C++ compiler (g++, or the one that CXX names), and there is none")
         base = self.classifier
         if self.denoiser is not None:
             base = DenoisedClassifier(self.denoiser, self.classifier, noise_sd)

@@ -110,5 +110,5 @@ def test_data(data_dir, tmp_path):
     run_script("benchmarks.data", "--dataset", "Phantom_MRI", "--data_dir", data_dir, "--images", 20, "--epochs", 1,
                "--image_size", 16, "--outfile", tmp_path / "data.json")  # fmt: skip
     found = json.loads((tmp_path / "data.json").read_text())["found"]
-    assert found["ratio"] > 1
-    assert found["first preparation (s)"] > found["filling the cache (s)"] > 0
+    assert all(value > 0 for value in found.values())
+    assert found["ratio"] == found["cached (images/s)"] / found["ImageFolder (images/s)"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from conftest import run_script
@@ -122,13 +124,17 @@ def test_refused_checkpoints(tmp_path):
         load_model(path, "denoiser")
 
 
-def test_pipeline_is_the_composition(pipeline):
+def test_pipeline_is_the_composition(pipeline, monkeypatch):
     loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         expected = loaded.classifier(loaded.denoiser(x, 0.3))
         torch.testing.assert_close(loaded.at(0.3)(x), expected)
         torch.testing.assert_close(DenoisedClassifier(loaded.denoiser, loaded.classifier, 0.3)(x), expected)
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        with pytest.raises(ValueError, match="--compile: needs a C"):
+            loaded.at(0.3, compiled=True)
+        monkeypatch.setenv("CXX", sys.executable)  # never called: see the next line
         with torch.compiler.set_stance("force_eager"):  # the way there, without minutes of compilation
             torch.testing.assert_close(loaded.at(0.3, compiled=True)(x), expected)
         alone = load_pipeline(pipeline["classifier"], None)
