@@ -74,7 +74,7 @@ TRAINING_ONLY = ("optimizer", "scheduler", "rng")
 def export_checkpoint(path: Path | str, outfile: Path) -> None:
     """Write a checkpoint anew without what only training needs. Matrices (weights of convolutions and linear layers)
     become bfloat16; vectors (biases, norms and their statistics) stay as they are. Raises what `load_checkpoint` does,
-    and ValueError if the file would overwrite itself."""
+    and ValueError if the file would overwrite itself. The same checkpoint gives the same bytes."""
     if outfile.exists() and outfile.samefile(path):
         raise ValueError(f"--outfile {outfile}: is the model itself")
     checkpoint = {name: value for name, value in load_checkpoint(path).items() if name not in TRAINING_ONLY}
@@ -82,8 +82,9 @@ def export_checkpoint(path: Path | str, outfile: Path) -> None:
         name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
         for name, tensor in checkpoint["state_dict"].items()
     }
-    with files.replacing(outfile) as temporary:
-        torch.save(checkpoint, temporary)
+    # Through a stream: given a path, torch writes its (temporary, random) name into the file.
+    with files.replacing(outfile) as temporary, temporary.open("wb") as stream:
+        torch.save(checkpoint, stream)
 
 
 def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:

@@ -220,6 +220,9 @@ def test_exported_checkpoints(pipeline, tmp_path, fails):
     for name, kind in (("classifier", "classifier"), ("mse", "denoiser")):
         out = tmp_path / f"{name}.pth.tar"
         run_script("export_model", "--model", pipeline[name], "--outfile", out)
+        before = out.read_bytes()
+        run_script("export_model", "--model", pipeline[name], "--outfile", out)
+        assert out.read_bytes() == before
         assert out.stat().st_size < 0.25 * pipeline[name].stat().st_size
         (full, _), (slim, made) = (load_model(path, kind) for path in (pipeline[name], out))
         assert "optimizer" not in made
