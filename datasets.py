@@ -154,7 +154,7 @@ DATASETS: dict[str, DatasetInfo] = {
         torchvision="MNIST",
     ),
 }
-ALIASES = {"sipakmed": "SIPADMEK", "cifar_10": "CIFAR10", "cifar10": "CIFAR10", "mnist": "MNIST"}
+ALIASES = {"sipakmed": "SIPADMEK", "cifar_10": "CIFAR10"}
 
 
 def dataset_name(name: str) -> str:
