@@ -33,10 +33,10 @@ from tabulate import tabulate
 import cli
 import files
 from attacks.folder import open_images
+from catalogue import DatasetInfo, dataset_name
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from datasets import DatasetInfo, dataset_name
 from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
 from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
 from pipeline_args import info_of, open_pipeline

@@ -1,4 +1,4 @@
-"""The data sets: what they hold, and their images as tensors in [0, 1].
+"""The images of a prepared data set as tensors in [0, 1]. What each data set is: `catalogue.py`.
 
 `prepare_data.py` writes `Dataset/<name>/manifest.csv` and `manifest.json`; this module reads them and nothing else, so
 images of a split are exactly those that the manifest lists. Decoded, resized images are kept in
@@ -26,156 +26,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import files
+from catalogue import DatasetInfo, dataset_info, dataset_name
 from images import RESAMPLING, read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
 MANIFEST_COLUMNS = ("path", "label", "class", "split", "group", "sha256", "width", "height", "excluded")
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What a data set is. That of a known one stands in `DATASETS`; that of a prepared one in its manifest.json, which
-    is all that is known of a user's own.
-
-    `disease` names the classes that a clinician must not miss; `aliases` maps other spellings of a class folder to the
-    class; `schemes` other ways to label, each from class to class; `mean` and `std` are of one grey channel at 64 px on
-    the training split, on the [0, 1] scale, once the images are prepared. `group_by` is a regular expression that finds
-    in an image's path whose it is; `near` the correlation from which two images count as one picture (None: only
-    identical ones do). `window` and `fit` say how files become images (`images.read_image`, `images.to_array`).
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    disease: tuple[str, ...] = ()
-    mean: float | None = None
-    std: float | None = None
-    citation: str = ""
-    licence: str = ""
-    aliases: dict[str, str] = dataclasses.field(default_factory=dict)
-    schemes: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
-    group_by: str | None = None
-    near: float | None = 0.98
-    kaggle: str | None = None
-    torchvision: str | None = None
-    synthetic: bool = False
-    window: tuple[float, float] | None = None
-    fit: str = "resize"
-
-    @property
-    def groups(self) -> dict[str, tuple[int, ...]]:
-        """The labels of `disease` and of `healthy`; {} where all classes are one or the other."""
-        sick = tuple(label for label, name in enumerate(self.classes) if name in self.disease)
-        well = tuple(label for label in range(len(self.classes)) if label not in sick)
-        return {"disease": sick, "healthy": well} if sick and well else {}
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON and checkpoints hold it: what matters once the images are prepared."""
-        left_out = ("aliases", "schemes", "group_by", "near", "kaggle", "torchvision")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> DatasetInfo:
-        """The inverse of `plain`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
-
-
-_BRAIN_CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
-_CELLS = {  # each with what it is in the scheme of three classes
-    "dyskeratotic": "abnormal",
-    "koilocytotic": "abnormal",
-    "metaplastic": "benign",
-    "parabasal": "normal",
-    "superficial_intermediate": "normal",
-}
-_CELL_GROUPS = r"([^/]+)/(?:CROPPED/)?(\d+)_\d+\.[^/]+$"  # the class and the number of the photographed cluster
-
-DATASETS: dict[str, DatasetInfo] = {
-    "Brain_Tumor": DatasetInfo(
-        title="Brain Tumor Classification (MRI)",
-        classes=_BRAIN_CLASSES,
-        disease=("glioma_tumor", "meningioma_tumor", "pituitary_tumor"),
-        citation="Bhuvaji, Kadam, Bhumkar, Dedge, Kanchan: Brain Tumor Classification (MRI), Kaggle 2020, "
-        "DOI 10.34740/KAGGLE/DSV/1183165",
-        licence="MIT",
-        aliases={
-            "glioma": "glioma_tumor",
-            "meningioma": "meningioma_tumor",
-            "notumor": "no_tumor",
-            "no": "no_tumor",
-            "pituitary": "pituitary_tumor",
-        },
-        kaggle="sartajbhuvaji/brain-tumor-classification-mri",
-    ),
-    "SIPADMEK": DatasetInfo(
-        title="SIPaKMeD: cells of Pap smears",
-        classes=tuple(_CELLS),
-        disease=("dyskeratotic", "koilocytotic"),
-        citation="Plissiti, Dimitrakopoulos, Sfikas, Nikou, Krikoni, Charchanti: SIPaKMeD: a new dataset for feature "
-        "and image based classification of normal and pathological cervical cells in Pap smear images, ICIP 2018",
-        licence="for experiments, with the citation; images may not be passed on",
-        schemes={"three": _CELLS},
-        group_by=_CELL_GROUPS,
-        kaggle="prahladmehandiratta/cervical-cancer-largest-dataset-sipakmed",
-    ),
-    "Phantom_MRI": DatasetInfo(
-        title="Procedural brain MRI phantoms (SYNTHETIC)",
-        classes=_BRAIN_CLASSES,
-        disease=("glioma_tumor", "meningioma_tumor", "pituitary_tumor"),
-        citation="generated by preparation/phantom_mri.py of this project; not patient data",
-        licence="MIT",
-        group_by=r"(s\d+)_\d+\.png$",
-        synthetic=True,
-    ),
-    "Phantom_Cytology": DatasetInfo(
-        title="Procedural Pap-smear cells (SYNTHETIC)",
-        classes=tuple(_CELLS),
-        disease=("dyskeratotic", "koilocytotic"),
-        citation="generated by preparation/phantom_cytology.py of this project; not patient data",
-        licence="MIT",
-        schemes={"three": _CELLS},
-        group_by=_CELL_GROUPS,
-        synthetic=True,
-    ),
-    "CIFAR10": DatasetInfo(
-        title="CIFAR-10",
-        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        citation="Krizhevsky: Learning multiple layers of features from tiny images, 2009",
-        licence="none given",
-        near=None,  # the published split as it is, so that published tables are recomputed
-        torchvision="CIFAR10",
-    ),
-    "MNIST": DatasetInfo(
-        title="MNIST",
-        classes=tuple("0123456789"),
-        citation="LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998",
-        licence="CC BY-SA 3.0",
-        near=None,  # two ones written by two hands correlate more than any threshold
-        torchvision="MNIST",
-    ),
-}
-ALIASES = {"sipakmed": "SIPADMEK", "cifar_10": "CIFAR10"}
-
-
-def dataset_name(name: str) -> str:
-    """The name as its folder is spelled: known sets have other spellings too. Raises ValueError if it cannot be one."""
-    if not name or name.startswith(".") or set(name) & set("/\\"):
-        raise ValueError(f"--dataset {name!r}: must be a plain folder name")
-    known = {other.lower(): other for other in DATASETS} | ALIASES
-    return known.get(name.lower().replace("-", "_"), name)
-
-
-def dataset_info(name: str, data_dir: Path | str = "Dataset") -> DatasetInfo:
-    """What is known of a data set: from its manifest, or, where it is not prepared, from the table. Raises ValueError
-    that lists the known names."""
-    name = dataset_name(name)
-    settings = Path(data_dir) / name / "manifest.json"
-    if settings.is_file() and "info" in (held := files.read_json(settings)):
-        return DatasetInfo.from_plain(held["info"])
-    if name not in DATASETS:
-        raise ValueError(f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
-                         f"your own images: python prepare_data.py --dataset {name} --source DIR")  # fmt: skip
-    return DATASETS[name]
 
 
 @dataclasses.dataclass(frozen=True)

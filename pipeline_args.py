@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from datasets import DatasetInfo, ImageDataset, dataset_info, get_dataset
+from catalogue import DatasetInfo, dataset_info
+from datasets import ImageDataset, get_dataset
 from models import Pipeline, load_pipeline
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import cli
 import files
-from datasets import DATASETS, MANIFEST_COLUMNS, PROTOCOLS, SPLITS, DatasetInfo, dataset_name
+from catalogue import DATASETS, DatasetInfo, dataset_name
+from datasets import MANIFEST_COLUMNS, PROTOCOLS, SPLITS
 from images import FITS
 from preparation.audit import as_text, audit, count_images, draw_duplicates, write_findings
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates

@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 import files
-from datasets import SPLITS, ImageDataset, Manifest, dataset_name
+from catalogue import dataset_name
+from datasets import SPLITS, ImageDataset, Manifest
 from images import read_image, to_array
 from models import Pipeline
 from pipeline_args import open_split

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from catalogue import DatasetInfo
 from certification.certificate_file import CertificateFile, wanted_indices
 from core import Smooth
-from datasets import DatasetInfo, ImageDataset
+from datasets import ImageDataset
 from images import find_images, read_image, to_array
 from models import Pipeline
 from smoothing.rules import Certificate, round_down

@@ -47,8 +47,8 @@ class Autocast(nn.Module):
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on, `info`
-    what its checkpoint tells of that (`datasets.DatasetInfo.plain`, or None); `origins` is, for each file, the name and
-    the manifest's digest of the data that it was trained on, where it tells."""
+    what its checkpoint tells of that (`catalogue.DatasetInfo.plain`, or None); `origins` is, for each file, the name
+    and the manifest's digest of the data that it was trained on, where it tells."""
 
     classifier: nn.Module
     denoiser: nn.Module | None

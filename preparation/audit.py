@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import files
-from datasets import SPLITS, DatasetInfo
+from catalogue import DatasetInfo
+from datasets import SPLITS
 from preparation.duplicates import Near, identical_groups, near_groups
 from preparation.scan import Record
 from preparation.shortcuts import shortcuts

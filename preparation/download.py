@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import DatasetInfo
+from catalogue import DatasetInfo
 from preparation.sources import find_images
 
 

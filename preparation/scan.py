@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets import DatasetInfo
+from catalogue import DatasetInfo
 from images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64

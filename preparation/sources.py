@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets import DatasetInfo
+from catalogue import DatasetInfo
 from images import DICOM, NIFTI, PICTURES, slices_of, suffix_of
 from preparation.scan import Record
 

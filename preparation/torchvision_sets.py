@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import files
-from datasets import DatasetInfo
+from catalogue import DatasetInfo
 
 
 def write_images(info: DatasetInfo, target: Path, root: Path, download: bool) -> Path:

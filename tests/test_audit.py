@@ -10,7 +10,7 @@ import pytest
 from conftest import CLASSES, run_script, write_image
 from PIL import Image, ImageEnhance
 
-from datasets import DatasetInfo
+from catalogue import DatasetInfo
 from preparation.audit import audit, check_balance, check_groups, random_split_leak
 from preparation.duplicates import group_names, near_duplicates, near_pairs
 from preparation.scan import Record, read_images

@@ -12,7 +12,8 @@ from conftest import run_script
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import DATASETS, get_dataset, get_loader, read_manifest
+from catalogue import DATASETS
+from datasets import get_dataset, get_loader, read_manifest
 
 
 def test_table_is_consistent():

@@ -12,7 +12,8 @@ import pytest
 from conftest import run_script, write_image
 from PIL import Image
 
-from datasets import DATASETS, dataset_info, get_dataset, read_manifest
+from catalogue import DATASETS, dataset_info
+from datasets import get_dataset, read_manifest
 from images import read_image, to_array
 
 
