@@ -5,8 +5,8 @@
 
 --model_type DS: a denoiser D (Salman et al. 2020); AE_DS: D, then an autoencoder (Zhang et al., ICLR 2022).
 --objective stability: agree with the classifier's own clean answer (no labels needed); classification: with the label.
-Either plus `mse_weight` times the reconstruction error of D. `best` agrees most with its target on the noisy validation
-split.
+Either plus `mse_weight` times the reconstruction error of D, and with --consistency (Jeong and Shin 2020) what two noisy
+copies of an image disagree about. `best` agrees most with its target on the noisy validation split.
 
     python main_ds.py --classifier … --optimization_method ZO --model_type AE_DS --pretrained_denoiser … \\
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
@@ -70,6 +70,8 @@ def get_args_parser() -> cli.Parser:
     objective.add_argument("--objective", choices=["stability", "classification"], default="stability",
                            help="agree with f's own clean answer, or with the label (the true image)")  # fmt: skip
     objective.add_argument("--mse_weight", type=cli.non_negative_float, default=0.0, help="of the reconstruction error")
+    objective.add_argument("--consistency", type=cli.non_negative_float, default=0.0, metavar="LAMBDA",
+                           help="weight of the disagreement between two noisy copies of an image")  # fmt: skip
     flags.add_noise_flag(objective)
     flags.add_query_flags(parser)
     flags.add_training_flags(
@@ -89,6 +91,8 @@ def main(args: argparse.Namespace) -> None:
     args.train_method = args.train_method or ("whole" if args.model_type == "AE_DS" else "part")
     if zeroth_order and args.train_method == "whole_plus":
         raise ValueError("--train_method whole_plus: with ZO the decoder is behind the queries and gets no gradient")
+    if args.consistency and (zeroth_order or args.train_objective == "reconstruction"):
+        raise ValueError("--consistency: only of a classifier's answers, and with --optimization_method FO")
     device = flags.set_up(args)
 
     # ---- models ----
@@ -130,9 +134,11 @@ def main(args: argparse.Namespace) -> None:
         flags.check_queries(args, dimension, len(train_data), device)
 
     # ---- training ----
+    copies = 2 if args.consistency else 1
+
     def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         clean = task.measure(images)
-        noisy, sd = add_noise(clean, noise_sd)
+        noisy, sd = add_noise(torch.cat([clean] * copies), noise_sd)
         denoised, z, decode = run_front(front, noisy, sd)
         model = surrogates[int(torch.randint(len(surrogates), ()))] if surrogates else network
         target = task.truth(images, labels)
@@ -148,9 +154,12 @@ def main(args: argparse.Namespace) -> None:
                 estimator, args.mu, args.q, args.zo_batch,
             )  # fmt: skip
         else:
-            loss = task.loss(model(decode(z)), target)
+            output = model(decode(z))
+            loss = task.loss(output, torch.cat([target] * copies))
+        if args.consistency:
+            loss = loss + losses.consistency(output.unflatten(0, (copies, -1)), args.consistency).repeat(copies)
         if args.mse_weight:
-            loss = loss + args.mse_weight * losses.reconstruction(denoised, clean)
+            loss = loss + args.mse_weight * losses.reconstruction(denoised, torch.cat([clean] * copies))
         return loss
 
     def validate() -> dict[str, float]:

@@ -34,6 +34,19 @@ def test_cross_entropies():
     assert losses.stability(sure, torch.tensor([[3.0, 1.0, 2.0]])).item() == pytest.approx(50, rel=1e-6)
 
 
+def test_consistency_is_the_entropy_of_the_mean_and_the_divergence_from_it():
+    alike = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]]])
+    p = alike[0].softmax(dim=1)
+    entropy = -(p * p.log()).sum(dim=1)
+    torch.testing.assert_close(losses.consistency(alike.expand(3, 2, 3), 7.0), 0.5 * entropy)
+    # Two sure and opposite draws: KL((½, ½) ‖ (1 - e, e)) is infinite as e goes to 0, and symmetric in the draws.
+    opposite = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]]])
+    e = 1 / (1 + math.exp(4))
+    divergence = math.log(0.5) - 0.5 * (math.log(e) + math.log(1 - e))
+    assert losses.consistency(opposite, 3.0, entropy=0).item() == pytest.approx(3 * divergence, rel=1e-5)
+    assert losses.consistency(opposite, 0.0).item() == pytest.approx(0.5 * math.log(2), rel=1e-5)
+
+
 def test_label_smoothing():
     """(1 - s) CE(y) + s times the mean over classes of -log p."""
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

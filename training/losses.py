@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,17 @@ def classification(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0)
 
     `label_smoothing` s mixes the target with the uniform one, (1 - s) · one_hot(y) + s / K (Szegedy et al. 2016)."""
     return F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=label_smoothing)
+
+
+def consistency(logits: Tensor, strength: float, entropy: float = 0.5) -> Tensor:
+    """`λ/m Σ_i KL(F̂ ‖ F(x + n_i)) + η H(F̂)` with F̂ the mean of the m predictions F: what p_A loses is the votes that
+    differ from draw to draw (Jeong and Shin, "Consistency regularization for certified robustness of smoothed
+    classifiers", NeurIPS 2020; λ `strength`, η `entropy`). Logits of m draws `[m, B, K]` → `[B]`."""
+    log_each = logits.float().log_softmax(dim=-1)
+    log_mean = log_each.logsumexp(dim=0) - math.log(len(logits))
+    mean = log_mean.exp()
+    divergence = (mean * (log_mean - log_each)).sum(dim=-1).mean(dim=0)
+    return strength * divergence - entropy * (mean * log_mean).sum(dim=-1)
 
 
 def mixup(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, strength: float, **options) -> Tensor:
