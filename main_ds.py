@@ -5,8 +5,8 @@
 
 --model_type DS: a denoiser D (Salman et al. 2020); AE_DS: D, then an autoencoder (Zhang et al., ICLR 2022).
 --objective stability: agree with the classifier's own clean answer (no labels needed); classification: with the label.
-Either plus `mse_weight` times the reconstruction error of D, and with --consistency (Jeong and Shin 2020) what two noisy
-copies of an image disagree about. `best` agrees most with its target on the noisy validation split.
+Either plus `mse_weight` times the reconstruction error of D, and with --consistency (Jeong and Shin 2020) what two
+noisy copies of an image disagree about. `best` agrees most with its target on the noisy validation split.
 
     python main_ds.py --classifier … --optimization_method ZO --model_type AE_DS --pretrained_denoiser … \\
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
