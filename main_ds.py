@@ -6,7 +6,8 @@
 --model_type DS: a denoiser D (Salman et al. 2020); AE_DS: D, then an autoencoder (Zhang et al., ICLR 2022).
 --objective stability: agree with the classifier's own clean answer (no labels needed); classification: with the label.
 Either plus `mse_weight` times the reconstruction error of D, and with --consistency (Jeong and Shin 2020) what two
-noisy copies of an image disagree about. `best` agrees most with its target on the noisy validation split.
+noisy copies of an image disagree about. `best` agrees most with its target on the noisy validation split; with
+--consistency on most images in every draw.
 
     python main_ds.py --classifier … --optimization_method ZO --model_type AE_DS --pretrained_denoiser … \\
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
@@ -172,7 +173,8 @@ def main(args: argparse.Namespace) -> None:
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
     if zeroth_order and run.history:
         box.queries = run.history[-1]["queries"]
-    best = fit(front, loss_fn, validate, task.score, train_loader, run, args, device, describe,
+    score = "val_unanimous" if args.consistency else task.score
+    best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe,
                spent=lambda: args.query_budget is not None and box.queries >= args.query_budget)  # fmt: skip
     queries = f", {box.queries / len(train_data):.0f} queries per training image" if zeroth_order else ""
     reached = f"accuracy on noisy validation images {best['val_accuracy']:.1%}" if "val_accuracy" in best else (

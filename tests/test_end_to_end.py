@@ -94,6 +94,13 @@ def test_whole_plus_trains_the_decoder_and_part_only_the_denoiser(train, autoenc
         assert {name.split(".")[0] for name in changed(state(autoencoder), halves)} == parts
 
 
+def test_consistency_changes_what_is_learnt(train):
+    plain, consistent = (train("--consistency", strength, name=f"run{strength}") for strength in (0, 5))
+    losses = [json.loads((run / "metrics.jsonl").read_text())["train_loss"] for run in (plain, consistent)]
+    assert losses[0] < losses[1]  # it adds what is never negative
+    assert changed(state(plain / "best.pth.tar"), state(consistent / "best.pth.tar"))
+
+
 def test_from_an_autoencoded_denoiser_and_from_scratch(train, autoencoder, pipeline, data_dir, tmp_path):
     first = train("--model_type", "AE_DS", "--latent", 64, name="first")
     assert load_model(first / "best.pth.tar", "denoiser")[0].autoencoder.latent_shape == (1, 8, 8)
@@ -171,6 +178,7 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     ae = ("--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
     zo = ("--optimization_method", "ZO")
     fails(1, ("whole_plus", "gradient"), "main_ds", *common, *ae, *zo, "--train_method", "whole_plus")
+    fails(1, ("--consistency", "FO"), "main_ds", *common, *zo, "--consistency", 5)
     fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)

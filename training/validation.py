@@ -25,23 +25,28 @@ def accuracy(
 ) -> dict[str, float]:
     """`val_accuracy`: share of images, each under `draws` draws of noise, where `classify(images + noise, noise_sd [B])
     → logits` finds the label; with a `reference` also `val_agreement`: where it answers as that classifier does on the
-    clean image.
+    clean image. `val_unanimous`: share of images of which all draws find that (or the label): what large radii need.
 
     A range of (0, 0) is no noise, and takes one draw.
     """
     draws = draws if noise_sd[1] > 0 else 1
     hits = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
-    count = 0
+    count = unanimous = 0
     for batch, (images, labels) in enumerate(loader):
         images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
         answers = None if reference is None else reference(images).argmax(dim=1)
+        always = torch.ones_like(labels, dtype=torch.bool)
         for draw in range(draws):
             noisy, sd = add_fixed_noise(images, noise_sd, NOISE_SEED + batch + 10_000 * draw)
             predictions = classify(noisy, sd).argmax(dim=1)
             hits["val_accuracy"] += (predictions == labels).sum().item()
             if answers is not None:
                 hits["val_agreement"] += (predictions == answers).sum().item()
+            always &= predictions == (labels if answers is None else answers)
+        unanimous += draws * always.sum().item()
         count += draws * len(labels)
+    if draws > 1:
+        hits["val_unanimous"] = unanimous
     return {name: number / count for name, number in hits.items()}
 
 
