@@ -160,6 +160,24 @@ def test_validation_takes_several_draws_of_noise():
     assert len({tuple(each.tolist()) for each in thrown}) == 16
 
 
+def test_validation_counts_the_images_that_every_draw_finds():
+    """A classifier that is wrong where its first pixel is large: rare at 0.2, in about every second image over 8 draws
+    at 0.85."""
+    seen = []
+
+    def classify(x, sd):
+        seen.append(x[:, 0, 0, 0] < 1.2)
+        return torch.stack([torch.zeros(len(x)), seen[-1].float() - 0.5], dim=1)
+
+    for pixel, expected in ((0.2, 1.0), (0.85, (0.5 + 0.5 * math.erf(1.4 / 2**0.5)) ** 8)):
+        seen.clear()
+        loader = [(torch.full((400, 1, 2, 2), pixel), torch.ones(400, dtype=torch.long))]
+        found = validation.accuracy(classify, loader, torch.device("cpu"), (0.25, 0.25))
+        assert found["val_unanimous"] == pytest.approx(torch.stack(seen).all(dim=0).float().mean().item())
+        assert found["val_unanimous"] == pytest.approx(expected, abs=0.08)
+        assert found["val_unanimous"] <= found["val_accuracy"]
+
+
 # ---- schedules -------------------------------------------------------------------------------------------------------
 
 
