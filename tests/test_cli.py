@@ -22,6 +22,7 @@ SCRIPTS = [
     "evaluate.py",
     "evaluate_reconstruction.py",
     "make_tables.py",
+    "reproduce.py",
     "attacks/generate.py",
     "attacks/check_certificates.py",
 ]

@@ -26,6 +26,8 @@ ALLOWED = {
     "evaluate": {"attacks", "evaluation", "core", "pipeline_args", "models", "datasets"},
     "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
+    "reproduce": {"workflow"},
+    "workflow": set(),
     "benchmarks": {"attacks", "core", "smoothing", "pipeline_args", "models", "datasets", "training"},
     "core": {"smoothing"},
     "smoothing": set(),

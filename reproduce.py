@@ -1,0 +1,59 @@
+"""Everything behind a table of results, from the raw images on: every command of a file in configs/, in order.
+
+    python reproduce.py configs/brain_tumor_64.yaml --source DIR --dry_run       # print the commands
+    python reproduce.py configs/brain_tumor_64.yaml --source DIR                 # run them, one after the other
+    python reproduce.py configs/brain_tumor_64.yaml --source DIR --only certify  # of a kind, or by name
+
+Each command is printed before it runs, so that it can be run alone. Interrupted, the same call goes on where it was.
+With Snakemake several run at a time: snakemake --cores 2 --configfile configs/… --config source=DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+import cli
+from workflow import jobs
+
+
+def get_args_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("grid", type=Path, metavar="GRID.yaml", help="what depends on what (workflow.py)")
+    parser.add_argument("--source", metavar="DIR", help="the raw images, as for prepare_data.py")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
+                        help="only jobs whose name holds all of these, as data, certify or table")  # fmt: skip
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
+    parser.add_common_flags()
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        grid = yaml.safe_load(args.grid.read_text())
+        found = jobs(grid, args.source)
+    except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{args.grid}: {' '.join(str(error).split())}") from error
+    chosen = [job for job in found if all(word in job.name for word in args.only)]
+    if not chosen:
+        raise ValueError(f"--only {' '.join(args.only)}: no such job; there are {', '.join(job.name for job in found)}")
+    root = Path(os.path.relpath(Path(__file__).parent))
+    common = ["--seed", str(args.seed)] * (args.seed != 0) + ["--device", args.device] * (args.device != "auto")
+    for i, job in enumerate(chosen, 1):
+        command = [str(root / job.command[0]), *job.command[1:], *common]
+        print(f"# {job.name} ({i} of {len(chosen)})\npython {shlex.join(command)}", flush=True)
+        if args.dry_run:
+            continue
+        done = subprocess.run([sys.executable, *command])
+        if done.returncode:
+            raise ValueError(f"{job.name}: ended with exit code {done.returncode}; what it said is above")
+
+
+if __name__ == "__main__":
+    cli.run(get_args_parser, main)

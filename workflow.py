@@ -1,0 +1,143 @@
+"""The commands behind a table of results, from a YAML file in `configs/`: which script, with which flags, after which.
+
+    name: Brain_Tumor_64                     runs/<name>/<model>, checkpoints/<name>/<model>.pth.tar, results/<name>
+    dataset: Brain_Tumor
+    sigmas: [0.25, 0.5]                      whatever has {sigma} in its name exists once for each
+    data:                                    how it is prepared; the first is what models are trained on by default
+      stratified: {flags: --protocol stratified, data_dir: Dataset}
+    models:
+      classifier: {script: train_classifier.py, flags: --epochs 50, export: true}
+      mse: {script: ds_main.py, flags: --noise_sd 0.2 1.1}
+      "stability_{sigma}": {script: main_ds.py, flags: "--noise_sd {sigma}",
+                            uses: {classifier: classifier, pretrained_denoiser: mse}}
+    evaluations:
+      clean: {uses: {classifier: classifier}}                          results/<name>/clean.json
+    tables:
+      fixed:                                                           results/<name>/fixed/
+        flags: --N 1000 --no-sequential
+        radii: 0 0.25 0.5
+        rows:
+          + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
+
+`uses` says which models a script is given, by flag. `data`, `sigmas` and, of a table, `folder` (`.`: results/<name>)
+are optional. A model with `export` is used as `export_model.py` writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any
+
+TOP = {"name", "dataset", "sigmas", "data", "models", "evaluations", "tables"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A command line (after `python`) and the names of the jobs that must have ended before it. Every job goes on where
+    it was interrupted, or is done in seconds."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+def jobs(grid: dict[str, Any], source: str | None = None) -> list[Job]:
+    """All jobs of a grid (above), each after what it needs. `source` is where the raw images lie.
+
+    Raises ValueError for a key, a model or a kind of data that is not known.
+    """
+    if unknown := set(grid) - TOP:
+        raise ValueError(f"unknown keys {', '.join(sorted(unknown))}; known are {', '.join(sorted(TOP))}")
+    return _Grid(grid, source).jobs()
+
+
+class _Grid:
+    def __init__(self, grid: dict[str, Any], source: str | None) -> None:
+        self.name, self.dataset, self.data = grid["name"], grid["dataset"], grid["data"]
+        self.sigmas, self.source = grid.get("sigmas", []), source
+        self.tables, self.evaluations = grid.get("tables", {}), grid.get("evaluations", {})
+        self.models = {name: spec for raw in grid["models"].items() for name, spec, _ in self._for_each_sigma(*raw)}
+        self.results = Path("results") / self.name
+
+    def jobs(self) -> list[Job]:
+        found = [self._prepared(name, spec) for name, spec in self.data.items()]
+        for name, spec in self.models.items():
+            where, data = self._data(spec)
+            given, needs = self._given(spec)
+            command = [spec["script"], "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
+                       "--outdir", f"runs/{self.name}/{name}", "--resume"]  # fmt: skip
+            found.append(Job(name, tuple(command), (data, *needs)))
+            if spec.get("export"):
+                command = ("export_model.py", "--model", f"runs/{self.name}/{name}/best.pth.tar", "--outfile",
+                           self._checkpoint(name))  # fmt: skip
+                found.append(Job(f"export {name}", command, (name,)))
+        for name, spec in self.evaluations.items():
+            where, data = self._data(spec)
+            given, needs = self._given(spec)
+            command = ["evaluate.py", "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
+                       "--outfile", str(self.results / f"{name}.json")]  # fmt: skip
+            found.append(Job(f"evaluate {name}", tuple(command), (data, *needs)))
+        for name, table in self.tables.items():
+            found += self._table(name, table)
+        return found
+
+    def _prepared(self, name: str, spec: dict[str, Any]) -> Job:
+        raw = ["--source", self.source] if self.source else []
+        command = ["prepare_data.py", "--dataset", self.dataset, "--data_dir", spec["data_dir"], *raw]
+        return Job(f"data {name}", (*command, *shlex.split(spec.get("flags", ""))))
+
+    def _table(self, name: str, table: dict[str, Any]) -> list[Job]:
+        """Certificates, one job for each row and sigma, and the table of them."""
+        folder = self.results / table.get("folder", name)
+        found, tsvs = [], []
+        for title, row in table["rows"].items():
+            for _, spec, sigma in self._for_each_sigma("{sigma}", row):
+                where, data = self._data(spec)
+                given, needs = self._given(spec)
+                tsv = f"{folder}/{spec['file']}_sigma_{sigma}.tsv"
+                flags = shlex.split(f"{table['flags']} {spec.get('flags', '')}")
+                command = ["AE_DS_verify.py", "--dataset", self.dataset, *where, *given, "--sigma", str(sigma), *flags,
+                           "--outfile", tsv]  # fmt: skip
+                found.append(Job(f"certify {name} {spec['file']} {sigma}", tuple(command), (data, *needs)))
+                tsvs.append(f"{title}={tsv}")
+        command = ("make_tables.py", "--add", *tsvs, "--radii", *str(table["radii"]).split(), "--outdir", str(folder))
+        return [*found, Job(f"table {name}", command, tuple(job.name for job in found))]
+
+    def _for_each_sigma(self, name: str, spec: dict[str, Any]) -> list[tuple[str, dict[str, Any], Any]]:
+        """(name, spec, sigma) with {sigma} filled in, once for each if the name has it."""
+        if "{sigma}" not in name:
+            return [(name, spec, None)]
+        return [(_fill(name, each), _fill(spec, each), each) for each in spec.get("sigmas", self.sigmas)]
+
+    def _data(self, spec: dict[str, Any]) -> tuple[list[str], str]:
+        """(flags, the job that prepares it)"""
+        name = spec.get("data", next(iter(self.data)))
+        if name not in self.data:
+            raise ValueError(f"data {name}: not among {', '.join(self.data)}")
+        return ["--data_dir", self.data[name]["data_dir"]], f"data {name}"
+
+    def _given(self, spec: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """(flags that name the models' files, the jobs that write them)"""
+        given, needs = [], []
+        for flag, used in spec.get("uses", {}).items():
+            names = used if isinstance(used, list) else [used]
+            if unknown := [name for name in names if name not in self.models]:
+                raise ValueError(f"model {unknown[0]}: not among {', '.join(self.models)}")
+            given += [f"--{flag}", *map(self._checkpoint, names)]
+            needs += [f"export {name}" if self.models[name].get("export") else name for name in names]
+        return given, needs
+
+    def _checkpoint(self, name: str) -> str:
+        exported = self.models[name].get("export")
+        return f"checkpoints/{self.name}/{name}.pth.tar" if exported else f"runs/{self.name}/{name}/best.pth.tar"
+
+
+def _fill(value: Any, sigma: Any) -> Any:
+    """`value` with every {sigma} in its texts filled in."""
+    if isinstance(value, dict):
+        return {key: _fill(each, sigma) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_fill(each, sigma) for each in value]
+    return value.replace("{sigma}", str(sigma)) if isinstance(value, str) else value
