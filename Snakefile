@@ -1,8 +1,9 @@
 # The jobs of a file in configs/ (workflow.py), as many at a time as there are cores:
 #
-#   snakemake --cores 2 --configfile configs/brain_tumor_64.yaml --config source=DIR
+#   snakemake --cores 2 --directory again --configfile configs/brain_tumor_64.yaml --config source=DIR
 #
-# Each job uses one core and goes on where it was interrupted. On a GPU give --cores 1.
+# in a folder `again` of its own: certificates of other networks, such as those in results/, are not gone on with. DIR is
+# an absolute path. Each job uses one core and goes on where it was interrupted. On a GPU give --cores 1.
 import os
 import re
 import shlex
@@ -36,4 +37,4 @@ for job in JOBS:
         output:
             touch(done(job.name)),
         shell:
-            "python " + shlex.join(job.command)
+            shlex.join(["python", str(Path(workflow.basedir) / job.command[0]), *job.command[1:]])

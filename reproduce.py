@@ -4,8 +4,10 @@
     python reproduce.py configs/brain_tumor_64.yaml --source DIR                 # run them, one after the other
     python reproduce.py configs/brain_tumor_64.yaml --source DIR --only certify  # of a kind, or by name
 
+Everything is written below the current folder. Start in an empty one (python ../reproduce.py ../configs/…): networks
+trained anew are not those whose certificates lie in results/, and AE_DS_verify.py goes on with no others' file.
 Each command is printed before it runs, so that it can be run alone. Interrupted, the same call goes on where it was.
-With Snakemake several run at a time: snakemake --cores 2 --configfile configs/… --config source=DIR.
+With Snakemake several run at a time (Snakefile).
 """
 
 from __future__ import annotations
