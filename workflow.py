@@ -19,8 +19,9 @@
         rows:
           + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
 
-`uses` says which models a script is given, by flag. `data`, `sigmas` and, of a table, `folder` (`.`: results/<name>)
-are optional. A model with `export` is used as `export_model.py` writes it.
+`uses` says which models a script is given, by flag. Optional are `data`, `sigmas` and, of a table, `folder` (`.`:
+results/<name>) and `flags_at`, more flags for some sigma (`{0.25: --N 10000}`). A model with `export` is used as
+`export_model.py` writes it.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class _Grid:
                 where, data = self._data(spec)
                 given, needs = self._given(spec)
                 tsv = f"{folder}/{spec['file']}_sigma_{sigma}.tsv"
-                flags = shlex.split(f"{table['flags']} {spec.get('flags', '')}")
+                at_sigma = table.get("flags_at", {}).get(sigma, "")
+                flags = shlex.split(f"{at_sigma} {table['flags']} {spec.get('flags', '')}")
                 command = ["AE_DS_verify.py", "--dataset", self.dataset, *where, *given, "--sigma", str(sigma), *flags,
                            "--outfile", tsv]  # fmt: skip
                 found.append(Job(f"certify {name} {spec['file']} {sigma}", tuple(command), (data, *needs)))

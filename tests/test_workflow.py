@@ -31,6 +31,7 @@ evaluations:
 tables:
   one:
     flags: --N 100
+    flags_at: {0.5: --alpha 0.01}
     radii: 0 0.25
     rows:
       alone: {file: alone, sigmas: [0.5], uses: {classifier: f}}
@@ -75,6 +76,8 @@ def test_commands():
     assert "--data_dir elsewhere --classifier runs/small/other" in " ".join(found["evaluate clean"].command)
     certified = [name for name in found if name.startswith("certify")]
     assert certified == ["certify one alone 0.5", "certify one with 0.25", "certify one with 0.5"]
+    assert "--sigma 0.5 --alpha 0.01 --N 100" in " ".join(found["certify one with 0.5"].command)
+    assert "--sigma 0.25 --N 100" in " ".join(found["certify one with 0.25"].command)
     assert found["table one"].needs == tuple(certified)
     assert found["table one"].command[2:5] == tuple(
         f"{name}=results/small/one/{file}" for name, file in (("alone", "alone_sigma_0.5.tsv"),
