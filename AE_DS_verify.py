@@ -6,12 +6,12 @@
 Columns: idx label predict radius correct time; predict is -1 (abstained) with radius 0; radii are L2 on the [0, 1]
 pixel scale, rounded down. Then draws (pilot included), bound (top or runner_up), and, where the data set tells disease
 from health, group_label group_predict group_radius: within it no perturbation turns one into the other. Class and
-group radius hold with probability 1 - alpha each. Settings go to <outfile>.json.
+group radius hold with probability 1 - alpha each, 1 - 2 alpha together. Settings go to <outfile>.json.
 
 Draws stop as soon as every radius of --radii is proved or out of reach (--no-sequential: N for every image, as
 published). The same command again goes on where it was interrupted. Many workers: --shard 0/4 … --shard 3/4, or
-torchrun; then merge_certificates.py. --split FGSM certifies the attacked images that attacks/generate.py saved: what
-the smoothed classifier answers there, and the radius around them.
+`torchrun --nproc_per_node 4 -- AE_DS_verify.py …`; then merge_certificates.py. --split FGSM certifies the attacked
+images that attacks/generate.py saved: what the smoothed classifier answers there, and the radius around them.
 
     python AE_DS_verify.py --classifier … --pretrained_denoiser … --sigma 0.25 --predict slice.png folder/ scan.dcm
 
@@ -42,6 +42,8 @@ from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
 from pipeline_args import info_of, open_pipeline
 from smoothing.noise import KINDS
 
+RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
+
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
@@ -67,8 +69,7 @@ def get_args_parser() -> cli.Parser:
         type=cli.non_negative_float,
         nargs="+",
         metavar="R",
-        default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5],
-        help="radii of interest, ascending",
+        help=f"radii of interest, ascending (default: {' '.join(map(str, RADII))})",
     )
     smoothing.add_argument(
         "--radius_tol",
@@ -98,10 +99,17 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     if args.N < args.N0:
         raise ValueError(f"--N {args.N}: must be at least --N0 ({args.N0})")
+    if args.radius_tol is not None and (args.radii or not args.sequential):
+        raise ValueError("--radius_tol plans the draws by itself: leave out --radii and --no-sequential")
+    args.radii = args.radii or RADII
     if args.radii != sorted(set(args.radii)):
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
     if args.outfile is None and not args.predict:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
+    if args.predict and args.outfile is not None and args.outfile.suffix != ".json":
+        raise ValueError(f"--outfile {args.outfile}: with --predict it is JSON; name it .json")
+    if args.outfile is not None and args.outfile.suffix == ".csv":
+        raise ValueError(f"--outfile {args.outfile}: certificates are separated by tabs; name it .tsv")
 
     # ---- the pipeline, and what it is asked ----
     pipeline = open_pipeline(args, device)
@@ -117,7 +125,8 @@ def main(args: argparse.Namespace) -> None:
         print(tabulate(rows, list(answers[0]), disable_numparse=True))
         print(
             f"L2 radii on the [0, 1] scale of the image at {pipeline.image_size} px, each with probability "
-            f"{1 - args.alpha:g}. Research only, no medical device."
+            f"{1 - args.alpha:g} (radius and group radius together {1 - 2 * args.alpha:g}). "
+            "Research only, no medical device."
         )
         if args.outfile is not None:
             files.write_json(args.outfile, {"settings": settings, "answers": answers})
@@ -133,9 +142,9 @@ def main(args: argparse.Namespace) -> None:
         "skip": args.skip,
         "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
     }
-    shard = args.shard
-    if shard is None and "WORLD_SIZE" in os.environ:
-        shard = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    shard = args.shard or shard_of_launcher()
+    if shard != (shard_of_launcher() or shard):
+        raise ValueError(f"--shard {shard[0]}/{shard[1]}: torchrun (RANK and WORLD_SIZE) says another")
     settings["shard"] = "/".join(map(str, shard)) if shard else None
     for sigma in args.sigma:
         outfile = args.outfile
@@ -143,12 +152,27 @@ def main(args: argparse.Namespace) -> None:
             outfile = outfile.with_name(f"{outfile.stem}_sigma_{sigma:g}{outfile.suffix}")
         outfile = shard_path(outfile, shard) if shard else outfile
         certify_dataset(pipeline, dataset, {**settings, "sigma": sigma}, outfile, device)
-        rows, _ = read_rows(outfile)
+        rows, _ = read_rows(outfile, may_be_empty=True)
+        if not len(rows):
+            print(f"sigma {sigma:g}: no image falls to this shard: {outfile}")
+            continue
         print(
             f"sigma {sigma:g}: certified accuracy {certified_accuracy(rows, 0):.1%} at r = 0, "
             f"{certified_accuracy(rows, sigma):.1%} at r = {sigma:g}; ACR {average_certified_radius(rows):.3f}; "
             f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {outfile}"
         )
+
+
+def shard_of_launcher() -> tuple[int, int] | None:
+    """(rank, world size) as torchrun sets them. Raises ValueError if only one of them is there."""
+    given = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
+    if given == [None, None]:
+        return None
+    if not all(value and value.isdecimal() for value in given) or int(given[0]) >= int(given[1]):
+        raise ValueError(
+            f"RANK and WORLD_SIZE are {given[0]} and {given[1]}: torchrun sets both, 0 <= RANK < WORLD_SIZE"
+        )
+    return int(given[0]), int(given[1])
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:
@@ -171,6 +195,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, de
         "amp": resolve_amp(args.amp, device),
         "compile": args.compile,
         "device": device.type,
+        **({"gpu": hardware(device)} if device.type == "cuda" else {}),  # compared: another one draws other noise
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,

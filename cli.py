@@ -99,7 +99,7 @@ class Parser(argparse.ArgumentParser):
 
         try:
             settings = yaml.safe_load(path.read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             self.error(f"--config {path}: cannot be read: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"--config {path}: must hold lines 'flag: value'")
@@ -179,6 +179,14 @@ def non_negative_float(text: str) -> float:
     value = _number(text, float)
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A float from 0 to 1, e.g. --label_smoothing."""
+    value = _number(text, float)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
     return value
 
 

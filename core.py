@@ -116,6 +116,14 @@ class Smooth:
             raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
         return Noise(x, self.sigma, self.seed, index, self.noise)
 
+    def _noises(self, images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Noise]]:
+        shape = None
+        for index, x in images:
+            shape = shape or x.shape
+            if x.shape != shape:
+                raise ValueError(f"image {index}: has shape {list(x.shape)}, those before it {list(shape)}")
+            yield index, self._noise(x, index)
+
     # ---- the same guarantee from fewer draws, for many images ------------------------------------------------------
 
     def certify_images(
@@ -149,7 +157,7 @@ class Smooth:
         _check(n0, n, alpha, batch_size)
         if radii is not None and radius_tol is not None:
             raise ValueError("give radii or radius_tol, not both")
-        stream = ((index, self._noise(x, index)) for index, x in images)
+        stream = self._noises(images)
         first = next(stream, None)
         if first is None:
             return

@@ -56,8 +56,9 @@ class Table:
     """A table that grows by whole lines (`.csv`: with commas, else with tabs) and goes on after any interruption; what
     it was made with lies beside it in `<file>.json`.
 
-    `rows` holds the lines that were there already, as dicts of text. Raises ValueError, naming the file as `what`, if
-    it was made with other `settings` (those in `not_compared` apart) or columns, or has no settings beside it.
+    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. Raises
+    ValueError, naming the file as `what`, if it was made with other `settings` (those in `not_compared` apart) or
+    columns, or has no settings beside it.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class Table:
             write_text(path, header)
         if not beside.is_file():
             raise ValueError(f"{what} {path}: exists without its settings {beside.name}; {cure}")
-        changed = differences(read_json(beside), json.loads(json.dumps(settings)), not_compared)
+        self.before, self._settings = read_json(beside), json.loads(json.dumps(settings))
+        changed = differences(self.before, self._settings, not_compared)
         if changed:
             raise ValueError(f"{what} {path}: was made with {changed}; {cure} or delete it")
         # A torn last line is cut off; a file that lost even its header gets it back.
@@ -83,11 +85,19 @@ class Table:
             raise ValueError(f"{what} {path}: has other columns ({lines[0]}); {cure} or delete it")
         self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
         self._stream = path.open("a", encoding="utf-8", newline="")
+        self._stale = self.before != self._settings
 
     def append(self, *values: object) -> None:
         """Write a line, all of it or (when killed) a torn one that the next run cuts off."""
+        self.renew_settings()
         self._stream.write(self._line(values))
         self._stream.flush()
+
+    def renew_settings(self) -> None:
+        """Let the settings beside the table be this run's; the first line that it appends does so."""
+        if self._stale:
+            write_json(settings_path(self.path), self._settings)
+            self._stale = False
 
     def close(self, order: Callable[[str], object]) -> None:
         """Close the file and, if lines were finished out of `order` (their key), sort them."""

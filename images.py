@@ -25,7 +25,8 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
     99th percentile of its values, anterior up where the header's orientation is right. `window` (low, high) in the
     units of the file takes the place of these stretches, for DICOM and NIfTI.
 
-    Raises FileNotFoundError, or ValueError that names the file if it cannot be read or needs a library that is missing.
+    Raises FileNotFoundError, or ValueError that names the file if it cannot be read, holds values that are not finite,
+    or needs a library that is missing.
     """
     path, number = of_volume(path)
     if not path.is_file():
@@ -38,9 +39,11 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I") or image.mode == "F":
-                return _stretched(np.asarray(image, dtype=float))
+                return _stretched(path, np.asarray(image, dtype=float))
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if str(error).startswith(f"{path}: "):
+            raise
         reason = " ".join(str(error).split()).replace(str(path), path.name)
         raise ValueError(f"{path}: cannot be read as an image ({reason})") from None
 
@@ -71,22 +74,30 @@ def to_array(image: Image.Image, image_size: int, channels: int, fit: str = "res
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The files named and those in the folders named, at any depth, sorted within each folder.
+    """The files named and those in the folders named, at any depth, sorted within each folder. A slice of a NIfTI
+    volume is named `scan.nii.gz[80]`.
 
     Raises FileNotFoundError if a path does not exist, ValueError if a folder holds no image.
     """
     found: list[Path] = []
     for path in paths:
+        file, _ = of_volume(path)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if suffix_of(p) in PICTURES | DICOM | NIFTI and p.is_file())
             if not inside:
                 raise ValueError(f"{path}: no images in this folder")
             found += inside
-        elif path.is_file():
+        elif file.is_file():
             found.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such image or folder")
     return found
+
+
+def with_slice(path: Path) -> Path:
+    """A NIfTI volume by the slice that `read_image` reads of it, `scan.nii.gz[80]`; any other path as it is. Raises
+    ValueError as `read_image` does."""
+    return path.with_name(f"{path.name}[{slices_of(path) // 2}]") if suffix_of(path) in NIFTI else path
 
 
 def suffix_of(path: Path) -> str:
@@ -117,7 +128,7 @@ def _read_dicom(path: Path, window: tuple[float, float] | None) -> Image.Image:
     low, high = window or (pixels.min(), pixels.max())
     if photometric == "MONOCHROME1":
         pixels, low, high = -pixels.astype(float), -high, -low
-    return _stretched(pixels.astype(float), low, high)
+    return _stretched(path, pixels.astype(float), low, high)
 
 
 def slices_of(path: Path) -> int:
@@ -151,10 +162,12 @@ def _read_nifti(path: Path, number: int | None, window: tuple[float, float] | No
             raise ValueError(f"{path}: has no slice {number}, only {volume.shape[2]}")
         volume = volume[:, :, number]
     low, high = window or np.percentile(volume, (1, 99))
-    return _stretched(np.rot90(volume), low, high)
+    return _stretched(path, np.rot90(volume), low, high)
 
 
-def _stretched(pixels: np.ndarray, low: float | None = None, high: float | None = None) -> Image.Image:
+def _stretched(path: Path, pixels: np.ndarray, low: float | None = None, high: float | None = None) -> Image.Image:
+    if not np.isfinite(pixels).all():  # one NaN would turn the whole slice black
+        raise ValueError(f"{path}: {(~np.isfinite(pixels)).sum()} of its values are not finite numbers")
     low, high = pixels.min() if low is None else low, pixels.max() if high is None else high
     scaled = np.clip((pixels - low) / (high - low if high > low else 1.0), 0, 1)
     return Image.fromarray((255 * scaled).round().astype(np.uint8)).convert("RGB")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import files
-from evaluation.certificates import COLUMNS, read_rows
+from evaluation.certificates import COLUMNS, read_rows, wanted_indices
 
 # What may differ between the run that began a TSV and the one that goes on with it, or between shards.
 NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
@@ -25,6 +25,8 @@ class CertificateFile(files.Table):
 
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
         super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED)
+        if any(self.before[key] != settings[key] for key in ("skip", "end")):
+            self.renew_settings()  # even if this run finds everything done: `merge` compares what was wanted
         self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
 
     def close(self) -> None:
@@ -60,25 +62,23 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
         if number in seen:
             raise ValueError(f"{path}: shard {settings['shard']} is already {seen[number]}")
         seen[number] = path
-        rows, torn = read_rows(path)
-        odd = set(wanted_indices(settings)) ^ set(rows["idx"].tolist())
-        if torn or odd:
-            raise ValueError(f"{path}: is unfinished (idx {min(odd, default='?')}); run its command again")
+        rows, torn = read_rows(path, may_be_empty=True)
+        wanted, found = set(wanted_indices(settings)), set(rows["idx"].tolist())
+        if torn or wanted - found:
+            raise ValueError(f"{path}: is unfinished (idx {min(wanted - found, default='?')}); run its command again")
+        if found - wanted:
+            raise ValueError(f"{path}: also holds images of another run (idx {min(found - wanted)}), one with another "
+                             "--skip or --max; name another --outfile")  # fmt: skip
         header, *own = path.read_text(encoding="utf-8").splitlines(keepends=True)
         lines += own
     count = int(first["shard"].partition("/")[2])
     if len(seen) < count:
         gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
         raise ValueError(f"shards are missing: {gaps}")
+    outfile.unlink(missing_ok=True)  # an old table must not end up beside new settings
     files.write_json(files.settings_path(outfile), {**first, "shard": None})
     files.write_text(outfile, "".join([header, *sorted(lines, key=_index)]))
     return len(lines)
-
-
-def wanted_indices(settings: dict) -> range:
-    """The images that a run with these settings certifies: every `skip`-th below `end`, of these its shard's share."""
-    shard, shards = map(int, (settings["shard"] or "0/1").split("/"))
-    return range(0, settings["end"], settings["skip"])[shard::shards]
 
 
 def _run_differs(a: dict, b: dict) -> str:

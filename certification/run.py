@@ -11,10 +11,11 @@ import torch
 from tqdm import tqdm
 
 from catalogue import DatasetInfo
-from certification.certificate_file import CertificateFile, wanted_indices
+from certification.certificate_file import CertificateFile
 from core import Smooth
 from datasets import ImageDataset
-from images import find_images, read_image, to_array
+from evaluation.certificates import wanted_indices
+from images import find_images, read_image, to_array, with_slice
 from models import Pipeline
 from smoothing.rules import Certificate, round_down
 
@@ -50,7 +51,10 @@ def certify_dataset(
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
         return values
 
-    with tqdm(total=len(wanted), desc=f"certify sigma {settings['sigma']:g}", disable=None, unit="image") as progress:
+    everything = len(wanted) + len(tsv.done)
+    with tqdm(
+        total=everything, initial=len(tsv.done), desc=f"certify sigma {settings['sigma']:g}", disable=None, unit="image"
+    ) as progress:
         correct, draws = 0, 0
         try:
             for count, (index, found) in enumerate(certificates, 1):
@@ -71,7 +75,7 @@ def certify_files(
     -1 stands for ABSTAIN. The noise of a file depends on its pixels, not on which other files are named: a file has one
     answer, wherever it lies.
     """
-    found = find_images(paths)
+    found = [with_slice(path) for path in find_images(paths)]
     takes = pipeline.image_size, pipeline.channels, info.fit
     pixels = [to_array(read_image(path, info.window), *takes) for path in found]
     indices = [int.from_bytes(hashlib.sha256(each.tobytes()).digest()[:8], "big") for each in pixels]

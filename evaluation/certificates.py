@@ -26,6 +26,8 @@ EXTRA = np.dtype([("draws", int), ("group_label", "U8"), ("group_predict", "U8")
 SHARED_SETTINGS = (
     "dataset",
     "split",
+    "image_size",
+    "channels",
     "N0",
     "N",
     "alpha",
@@ -50,6 +52,11 @@ class Certification:
     @property
     def is_phantom(self) -> bool:
         return bool(self.settings.get("synthetic")) or str(self.settings.get("dataset", "")).startswith("Phantom")
+
+    @property
+    def asked(self) -> float:
+        """The largest radius that its draws were to decide: beyond it nothing was tried. inf where all were drawn."""
+        return max(self.settings["radii"]) if self.settings.get("radii") else math.inf
 
 
 # ---- metrics: of `rows` only the named columns are used, so a pandas DataFrame of the TSV does as well --------------
@@ -124,7 +131,7 @@ def load(name: str, path: Path, sigma: float | None = None) -> Certification:
     return Certification(name, float(sigma), path, rows, torn, settings)
 
 
-def read_rows(path: Path) -> tuple[np.ndarray, bool]:
+def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]:
     """The images of a TSV as an array of dtype ROW, with the columns of EXTRA that the file has, and whether its last
     line was torn (and is left out).
 
@@ -152,7 +159,7 @@ def read_rows(path: Path) -> tuple[np.ndarray, bool]:
             raise ValueError(f"{path}, line {number}: {error}") from None
         line_of[row[0]] = number
         rows.append(row)
-    if not rows:
+    if not (rows or may_be_empty):
         raise ValueError(f"{path}, line 2: there is no certified image (yet); there must be at least one complete line")
     return np.array(rows, dtype=np.dtype(ROW.descr + extra)), bool(rest)
 
@@ -232,6 +239,12 @@ def sigma_in(path: Path) -> float | None:
     return None
 
 
+def wanted_indices(settings: dict) -> range:
+    """The images that a run with these settings certifies: every `skip`-th below `end`, of these its shard's share."""
+    shard, shards = map(int, (settings["shard"] or "0/1").split("/"))
+    return range(0, settings["end"], settings["skip"])[shard::shards]
+
+
 # ---- several certifications side by side -----------------------------------------------------------------------------
 
 
@@ -255,8 +268,13 @@ def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certif
 
 
 def caveats(certifications: Sequence[Certification]) -> list[str]:
-    """What a reader of the comparison must know, one line each: torn files, other images, other settings."""
+    """What a reader of the comparison must know, one line each: torn and unfinished files, other images, other
+    settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
+    for each in certifications:
+        wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
+        if missing := wanted - set(each.rows["idx"].tolist()):
+            lines.append(f"{each.path}: is unfinished, {len(missing)} of its {len(wanted)} images are missing")
     for sigma, group in by_sigma(certifications).items():
         # The label tells images of two data sets apart, whose idx may well agree.
         images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}

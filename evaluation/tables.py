@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +24,8 @@ UNKNOWN = "–"
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "∞": r"$\infty$", "–": "--"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "≥": r"$\geq$"}
+    | {"∞": r"$\infty$", "–": "--"}
 )
 MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
@@ -32,20 +34,24 @@ MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
 
 def certified_accuracy_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
-    """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images."""
+    """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images; None
+    beyond the radii that its draws were to decide."""
     records = []
     for each in certifications:
         for radius in radii:
+            keys = {"name": each.name, "sigma": each.sigma, "radius": radius}
+            if radius > each.asked:
+                records.append(keys | dict.fromkeys(("certified_accuracy", "low", "high")))
+                continue
             accuracy = certified_accuracy(each.rows, radius)
             low, high = clopper_pearson(round(accuracy * len(each.rows)), len(each.rows))
-            keys = {"name": each.name, "sigma": each.sigma, "radius": radius}
             records.append(keys | {"certified_accuracy": accuracy, "low": low, "high": high})
     return records
 
 
 def clinical_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
     """Certified sensitivity (disease stays disease) and specificity (healthy stays healthy) at each radius, each with
-    its 95% interval, of the certifications whose TSV tells the groups."""
+    its 95% interval, of the certifications whose TSV tells the groups; None beyond the radii that were asked for."""
     records = []
     for each in certifications:
         if "group_radius" not in each.rows.dtype.names:
@@ -54,9 +60,10 @@ def clinical_records(certifications: Sequence[Certification], radii: Sequence[fl
             record = {"name": each.name, "sigma": each.sigma, "radius": radius}
             for rate, group in (("sensitivity", "disease"), ("specificity", "healthy")):
                 certified, images = group_certified_rate(each.rows, group, radius)
-                low, high = clopper_pearson(certified, images) if images else (None, None)
+                known = images > 0 and radius <= each.asked
+                low, high = clopper_pearson(certified, images) if known else (None, None)
                 record |= {
-                    f"certified_{rate}": certified / images if images else None,
+                    f"certified_{rate}": certified / images if known else None,
                     f"{rate}_low": low,
                     f"{rate}_high": high,
                     f"{group}_images": images,
@@ -73,6 +80,7 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
             "sigma": each.sigma,
             "images": len(each.rows),
             "acr": average_certified_radius(each.rows),
+            "acr_is_bound": each.asked < math.inf,
             "abstain": abstention_rate(each.rows),
         }
         | {key: each.settings.get(key) for key in ("N0", "N", "alpha", "split")}
@@ -118,7 +126,12 @@ class Table:
 
 def certified_accuracy_table(records: Sequence[dict]) -> Table:
     """One line per name and sigma, one column per radius, in percent; the best of each sigma and radius is bold."""
-    return _by_radius(records, "Certified accuracy (%) at L2 radius", lambda r: f"{100 * r['certified_accuracy']:.1f}")
+
+    def cell(record: dict) -> str:
+        accuracy = record["certified_accuracy"]
+        return UNKNOWN if accuracy is None else f"{100 * accuracy:.1f}"
+
+    return _by_radius(records, "Certified accuracy (%) at L2 radius", cell)
 
 
 def clinical_table(records: Sequence[dict]) -> Table:
@@ -159,12 +172,13 @@ def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], 
 
 
 def summary_table(records: Sequence[dict]) -> Table:
-    """One line per name and sigma; the best ACR of each sigma is bold, settings that no file states are left out."""
+    """One line per name and sigma; the best ACR of each sigma is bold, settings that no file states are left out. Draws
+    that stop when certain radii are decided give a lower bound on the ACR, ≥."""
     sigmas = _alike(record["sigma"] for record in records)
     columns: dict[str, Callable[[dict], str]] = {
         "Method": lambda record: record["name"],
         "σ": lambda record: sigmas[record["sigma"]],
-        "ACR": lambda record: f"{record['acr']:.3f}",
+        "ACR": lambda record: f"{'≥ ' * record['acr_is_bound']}{record['acr']:.3f}",
         "Abstain (%)": lambda record: f"{100 * record['abstain']:.1f}",
         "Images": lambda record: str(record["images"]),
     }
@@ -195,10 +209,15 @@ def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[i
     for sigma in {line[1] for line in cells}:
         group = [row for row, line in enumerate(cells) if line[1] == sigma]
         for column in columns:
-            top = max(float(cells[row][column]) for row in group)
+            values = {row: _number(cells[row][column]) for row in group}
+            top = max(values.values())
             if len(group) > 1 and top > 0:
-                best |= {(row, column) for row in group if float(cells[row][column]) == top}
+                best |= {(row, column) for row, value in values.items() if value == top}
     return best
+
+
+def _number(cell: str) -> float:
+    return 0.0 if cell == UNKNOWN else float(cell.removeprefix("≥ "))
 
 
 def to_markdown(table: Table, note: str = "") -> str:

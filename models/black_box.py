@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,10 @@ class QueriedClassifier(nn.Module):
         if torch.is_grad_enabled() and x.requires_grad:
             raise ValueError(f"--classifier {self.name}: gives no gradients; only queries (main_ds.py "
                              "--optimization_method ZO) and what needs neither are possible")  # fmt: skip
-        answer = torch.as_tensor(np.asarray(self._ask(x.detach().float().cpu().numpy())), device=x.device)
+        answer = np.asarray(self._ask(x.detach().float().cpu().numpy()))
+        if answer.dtype.kind not in "fiub":
+            raise ValueError(f"--classifier {self.name}: gave {answer.dtype}, which are no numbers")
+        answer = torch.as_tensor(answer, device=x.device)
         return self._logits(answer, len(x))
 
     def _ask(self, images: np.ndarray) -> Any:
@@ -150,6 +154,8 @@ def load_classifier(
     known: dict[str, Any] = {}
     if not is_foreign(spec):
         model, made = load_model(spec, "classifier", device)
+        if "image_size" not in made:
+            raise ValueError(f"--classifier {spec}: does not say its image_size; not written by train_classifier.py")
         known = {"image_size": made["image_size"], **made["arch_kwargs"]}
         _agree(spec, known, described)
         return model, made
@@ -175,8 +181,13 @@ def _agree(spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -
 
 
 def fingerprint(spec: Path | str) -> str:
-    """SHA-256 of the classifier's file; of a Python function there is none."""
-    return "a function" if is_foreign(spec) and not Path(spec).is_file() else files.sha256(spec)
+    """SHA-256 of the classifier's file; of a Python function its name and the digest of its module's file, which is
+    less than what it may depend on."""
+    if not is_foreign(spec) or Path(spec).is_file():
+        return files.sha256(spec)
+    module = sys.modules.get(str(spec).partition(":")[0])
+    source = getattr(module, "__file__", None)
+    return f"{spec} {files.sha256(source) if source else ''}".strip()
 
 
 def export_classifier(checkpoint: Path, path: Path) -> None:

@@ -46,10 +46,11 @@ def log_e_value(successes: int, failures: int, p0: np.ndarray | float) -> np.nda
     p0 = np.asarray(p0, dtype=float)
     a, b = successes + 0.5, failures + 0.5
     tail = betaincc(a, b, p0)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         log_tail = np.log(np.where(tail > 1e-300, tail, 0.0))
         evidence = betaln(a, b) - betaln(0.5, 0.5) + log_tail - np.log(betaincc(0.5, 0.5, p0))
-    return evidence - xlogy(successes, p0) - xlog1py(failures, -p0)
+        evidence = evidence - xlogy(successes, p0) - xlog1py(failures, -p0)
+    return np.where(p0 < 1, evidence, -np.inf)  # nothing speaks for p > 1
 
 
 class AnytimeBound:

@@ -23,18 +23,19 @@ def count_votes(
     """Votes `[num_owners, num_classes]` of one forward pass; `owners` `[B]` says whose each of the first rows is (None:
     all are owner 0's), rows beyond them are padding.
 
-    Raises FloatingPointError if a score is NaN: its argmax would silently be some class.
+    Raises FloatingPointError if a score is NaN or +inf: its argmax would silently be some class.
     """
     scores = base_classifier(inputs)
     if scores.ndim != 2 or scores.shape[1] != num_classes:
         raise ValueError(f"the base classifier must give scores [B, {num_classes}], got {list(scores.shape)}")
-    votes = scores.argmax(dim=1).masked_fill(scores.isnan().any(dim=1), num_classes)
+    senseless = (scores.isnan() | scores.isposinf()).any(dim=1)
+    votes = scores.argmax(dim=1).masked_fill(senseless, num_classes)
     if owners is not None:
         votes = votes[: len(owners)] + owners * (num_classes + 1)
     counts = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
     counts = counts.view(num_owners, num_classes + 1).cpu().numpy()
     if counts[:, num_classes].any():
-        raise FloatingPointError("the base classifier's scores are NaN: check its weights, or try it without --amp")
+        raise FloatingPointError("the base classifier's scores are NaN or infinite: check its weights, or use --no-amp")
     return counts[:, :num_classes]
 
 

@@ -1,4 +1,5 @@
-"""The noise: a function of (seed, sigma, image index, draw number) alone, and how it is put on an image.
+"""The noise: a function of (seed, sigma, image index, draw number) alone, and how it is put on an image. Another kind
+of device (CPU or CUDA; another GPU) has another generator, and so other draws.
 
 Draws come in chunks of CHUNK, each from a generator of its own, so that any draw can be made without those before it
 and nothing that only concerns the computation (batch size, shards, resuming, the order of images) changes it.
@@ -36,7 +37,7 @@ class Noise:
         if not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(f"image {index}: values must lie in [0, 1], got {x.min():g} to {x.max():g}")
         self.x, self.shape, self.device = x, x.shape, x.device
-        self.sigma, self.seed, self.index, self.kind = sigma, seed, index, kind
+        self.sigma, self.seed, self.index, self.kind = float(sigma), seed, index, kind
         if kind == "exact":
             self.x = (x * 255).round()
             if (self.x - x * 255).abs().max() > 1e-3:

@@ -279,4 +279,5 @@ def reaches(radius: float, target: float) -> bool:
 
 def round_down(radius: float) -> float:
     """To six decimals, never up: what is printed is proved."""
-    return math.floor(radius * 1e6) / 1e6
+    millionths = math.floor(radius * 1e6)
+    return (millionths if millionths / 1e6 <= radius else millionths - 1) / 1e6  # the product may have been rounded up

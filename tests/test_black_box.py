@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import run_script
 
-from models import BlackBox, QueriedClassifier, load_classifier, load_model
+import files
+from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_model
 
 IMAGES = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -46,6 +47,11 @@ def test_scores_that_are_not_what_was_said():
     ):
         with pytest.raises(ValueError, match=words):
             QueriedClassifier(classify, "f", 4, scores)(IMAGES)
+
+
+def test_text_is_no_score():
+    with pytest.raises(ValueError, match="no numbers"):
+        QueriedClassifier(lambda images: np.array(["glioma"] * len(images)), "f", 2)(torch.rand(3, 1, 2, 2))
 
 
 def test_no_gradient_and_every_query_counts():
@@ -121,6 +127,7 @@ def test_a_python_function(data_dir, tmp_path, monkeypatch):
     run_script("evaluate", "--data_dir", data_dir, "--classifier", "service:classify", "--dataset", "Phantom_MRI",
                "--image_size", 32, "--channels", 1, "--outfile", tmp_path / "report.json")  # fmt: skip
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 36
+    assert fingerprint("service:classify") == f"service:classify {files.sha256(tmp_path / 'service.py')}"
 
 
 def test_refused(fails, onnx, data_dir, tmp_path):

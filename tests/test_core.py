@@ -370,6 +370,13 @@ def test_bad_arguments(change, word):
         Smooth(lambda x: torch.zeros(len(x), 2), 2, 0.25).certify(**arguments)
 
 
+def test_images_of_two_shapes_are_refused():
+    images = [(0, torch.rand(3, 4, 4)), (1, torch.rand(1, 4, 4))]  # the second would be broadcast, and certified
+    smoothed = Smooth(lambda x: x.flatten(1)[:, :2], 2, 0.25)
+    with pytest.raises(ValueError, match=r"image 1: has shape \[1, 4, 4\], those before it \[3, 4, 4\]"):
+        list(smoothed.certify_images(images, 10, 20, 0.1, 8))
+
+
 @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
 def test_bad_sigma(sigma):
     with pytest.raises(ValueError, match="sigma"):

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_image
 from PIL import Image
 
-from images import find_images, read_image, to_array
+from images import find_images, read_image, to_array, with_slice
 
 
 def test_eight_bit_pictures_are_read_as_they_are(tmp_path):
@@ -100,6 +100,28 @@ def test_nifti_gives_the_middle_slice(tmp_path):
     assert pixels[0, -1] == 255
     assert (np.diff(pixels, axis=1) >= 0).all()
     assert (np.diff(pixels, axis=0) <= 0).all()
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    """One NaN among them would turn the whole picture black."""
+    pixels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    pixels[2, 3] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif: 1 of its values are not finite"):
+        read_image(tmp_path / "a.tif")
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.stack([pixels] * 3, axis=2), np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: 1 of its values are not finite"):
+        read_image(tmp_path / "a.nii.gz")
+
+
+def test_a_slice_of_a_volume_is_named(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((8, 8, 5)), np.eye(4)), tmp_path / "a.nii.gz")
+    assert find_images([tmp_path / "a.nii.gz[1]"]) == [tmp_path / "a.nii.gz[1]"]
+    assert with_slice(tmp_path / "a.nii.gz") == tmp_path / "a.nii.gz[2]"
+    assert with_slice(tmp_path / "a.nii.gz[1]") == tmp_path / "a.nii.gz[1]"
+    assert read_image(with_slice(tmp_path / "a.nii.gz")).tobytes() == read_image(tmp_path / "a.nii.gz").tobytes()
 
 
 def test_find_images(tmp_path):

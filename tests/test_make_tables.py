@@ -86,6 +86,26 @@ def test_certified_sensitivity_and_specificity(two, tmp_path):
     assert [line["draws"] for line in records(tmp_path / "out" / "summary.csv")] == ["400.0", ""]
 
 
+def test_radii_that_were_not_asked_for_are_unknown_not_zero(two, tmp_path):
+    """Draws stopped when 0 and 0.25 were decided: beyond, nothing was tried, and the ACR is a lower bound."""
+    path = write_tsv(tmp_path / "grouped.tsv", [], sigma=0.25, dataset="Brain_Tumor", radii=[0.0, 0.25])
+    path.write_text("\n".join([GROUPED_HEADER, *GROUPED]) + "\n")
+    make_tables("--add", f"ours={path}", two[1], "--radii", 0, 0.25, 0.5, "--outdir", tmp_path / "out")
+    own = [r["certified_accuracy"] for r in records(tmp_path / "out" / "certified_accuracy.csv") if r["name"] == "ours"]
+    assert own[2] == "" != own[1]
+    assert records(tmp_path / "out" / "certified_sensitivity.csv")[2]["certified_sensitivity"] == ""
+    (line,) = [x for x in (tmp_path / "out" / "certified_accuracy.md").read_text().splitlines() if "ours" in x]
+    assert line.rstrip("| ").endswith("–")
+    assert "≥ " in (tmp_path / "out" / "summary.md").read_text()
+    assert r"$\geq$" in (tmp_path / "out" / "summary.tex").read_text()
+
+
+def test_an_unfinished_file_warns(tmp_path, capsys):
+    path = write_tsv(tmp_path / "a.tsv", GOOD, sigma=0.25, end=6, skip=1, shard=None)
+    make_tables("--add", f"a={path}", "--outdir", tmp_path / "out")
+    assert f"{path}: is unfinished, 2 of its 6 images are missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("column", "value"), [("draws", "x"), ("group_predict", "ill"), ("group_radius", "-1")])
 def test_bad_group_columns_are_named(column, value, tmp_path, capsys):
     fields = dict(zip(GROUPED_HEADER.split("\t"), GROUPED[0].split("\t"), strict=True)) | {column: value}
@@ -117,7 +137,8 @@ def test_csv_files_hold_the_hand_computed_numbers(two, tmp_path, capsys):
     assert all(float(line["low"]) <= float(line["certified_accuracy"]) <= float(line["high"]) for line in accuracy)
 
     summary = records(out / "summary.csv")
-    assert list(summary[0]) == ["name", "sigma", "images", "acr", "abstain", "N0", "N", "alpha", "split", "draws"]
+    assert list(summary[0]) == ["name", "sigma", "images", "acr", "acr_is_bound", "abstain", "N0", "N",
+                                "alpha", "split", "draws"]  # fmt: skip
     assert [float(line["acr"]) for line in summary] == pytest.approx([0.1875, 0.05])
     assert [(line["images"], line["abstain"], line["N"], line["split"]) for line in summary] == [
         ("4", "0.25", "1000", "test")
