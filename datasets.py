@@ -84,6 +84,9 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     settings = files.read_json(settings_path)
     if "info" not in settings:
         raise ValueError(f"{settings_path}: written by an older version; {how}")
+    labels = {str(label) for label in range(len(settings["info"]["classes"]))}
+    if unknown := {row["label"] for row in rows if not row["excluded"]} - labels:
+        raise ValueError(f"{path}: label {unknown.pop()!r} is none of its {len(labels)} classes; {how}")
     if protocol is not None and protocol != settings["protocol"]:
         raise ValueError(f"{path} was made with --protocol {settings['protocol']}, not {protocol}; {how}")
     return Manifest(path, rows, settings)

@@ -26,6 +26,8 @@ from training.engine import fit
 from training.noise import add_fixed_noise, add_noise, noise_range
 from training.run_directory import RunDirectory
 
+NEW = {"arch": "nafnet", "image_size": 64, "channels": 3, "latent": 576}  # networks, unless flags say otherwise
+
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
@@ -38,13 +40,13 @@ def get_args_parser() -> cli.Parser:
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"], default="denoiser",
                        help="what to train")  # fmt: skip
-    model.add_argument("--arch", choices=names("denoiser"), default="nafnet", help="a new denoiser or reconstructor")
+    model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor (default: nafnet)")
     model.add_argument("--measurement", choices=MEASUREMENTS, default="undersampled",
                        help="that a reconstructor is given: lines of k-space, or random projections")  # fmt: skip
     model.add_argument("--acceleration", type=cli.positive_float, default=4.0, help="of it: numbers per measured one")
-    model.add_argument("--latent", type=cli.positive_int, default=576, help="numbers in a new autoencoder's latent")
-    model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
-    model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
+    model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
+    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64)")
+    model.add_argument("--channels", type=int, choices=[1, 3], help="3: RGB, as published (default); 1: grey")
     model.add_argument("--pretrained_denoiser", "--pretrained_autoencoder", type=Path,
                        help="start from (or test) this checkpoint")  # fmt: skip
     flags.add_noise_flag(model)
@@ -77,9 +79,10 @@ def train(args: argparse.Namespace) -> None:
 
     # ---- model ----
     if args.pretrained_denoiser is not None:
-        denoiser, start = load_model(args.pretrained_denoiser, "denoiser", device)
+        denoiser, start = _load(args, device)
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
     else:
+        flags.settle(args, None, {name: getattr(args, name) or value for name, value in NEW.items()})
         start = {"dataset": "Phantom_MRI"}
         describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
         if args.model == "autoencoder":
@@ -117,7 +120,8 @@ def train(args: argparse.Namespace) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """PSNR of noisy and denoised images at every --noise_sd."""
-    denoiser, described, device = _load(args)
+    device = flags.set_up(args)
+    denoiser, described = _load(args, device)
     loader = get_loader(_dataset(args, args.split, described), args.batch)
     for value in args.noise_sd:
         with torch.inference_mode(), autocast(device, args.amp):
@@ -132,7 +136,8 @@ def inference(args: argparse.Namespace) -> None:
 
     if args.outdir is None:
         raise ValueError("--mode inference needs --outdir")
-    denoiser, described, device = _load(args)
+    device = flags.set_up(args)
+    denoiser, described = _load(args, device)
     data = _dataset(args, args.split, described)
     chosen = torch.linspace(0, len(data) - 1, min(args.images, len(data))).long().tolist()
     clean = torch.stack([data[i][0] for i in chosen]).to(device)
@@ -148,11 +153,14 @@ def inference(args: argparse.Namespace) -> None:
         print(f"noise_sd {value:g}: clean, noisy, denoised ({args.split} split): {path}")
 
 
-def _load(args: argparse.Namespace):
+def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Module, dict]:
+    """The network of --pretrained_denoiser and its checkpoint. Raises ValueError if flags say that it is another."""
     if args.pretrained_denoiser is None:
         raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
-    device = flags.set_up(args)
-    return *load_model(args.pretrained_denoiser, "denoiser", device), device
+    denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
+    is_like = {"arch": described["arch"], "image_size": described["image_size"], "channels": takes(described)[0]}
+    flags.settle(args, args.pretrained_denoiser, is_like)
+    return denoiser, described
 
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):

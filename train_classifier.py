@@ -29,7 +29,7 @@ def get_args_parser() -> cli.Parser:
     model.add_argument(
         "--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise on the [0, 1] scale"
     )
-    model.add_argument("--label_smoothing", type=cli.non_negative_float, default=0.1, help="of the cross-entropy")
+    model.add_argument("--label_smoothing", type=cli.share, default=0.1, help="of the cross-entropy")
     model.add_argument("--mixup", type=cli.non_negative_float, default=0.0, help="strength of mixup (0: none)")
     flags.add_training_flags(
         parser, lr=1e-3, epochs=40, weight_decay=0.05, dataset_help="name of a prepared data set (default: Phantom_MRI)"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from models.normalize import Normalize
@@ -21,13 +23,13 @@ def classifier(
 
     `mean` and `std` hold one value (for all channels) or one per channel. ResNets for images up to 128 px get a 3×3
     first convolution (up to 40 px also stride 1 and no max-pooling, as on CIFAR): a 7×7 one with stride 2 blurs what a
-    small image holds. Raises ValueError if torchvision knows no classifier `arch`.
+    small image holds. Raises ValueError if torchvision knows no classifier `arch`, or it cannot take such images.
     """
     from torchvision import models as torchvision_models
 
     if arch not in torchvision_models.list_models(module=torchvision_models):
         raise ValueError(f"--arch {arch}: torchvision has no such classifier; try resnet18, mobilenet_v3_small …")
-    net = torchvision_models.get_model(arch, weights=None, num_classes=num_classes)
+    net = torchvision_models.get_model(arch, weights=None, num_classes=num_classes, **_special(arch, image_size))
     if arch.startswith(("resnet", "resnext", "wide_resnet")) and image_size <= 128:
         tiny = image_size <= 40
         net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1 if tiny else 2, padding=1, bias=False)
@@ -35,7 +37,23 @@ def classifier(
             net.maxpool = nn.Identity()
     if channels != 3:
         _replace_first_convolution(net, channels)
-    return nn.Sequential(Normalize(_per_channel(mean, channels), _per_channel(std, channels)), net)
+    classifier = nn.Sequential(Normalize(_per_channel(mean, channels), _per_channel(std, channels)), net)
+    try:
+        with torch.inference_mode():
+            classifier.eval()(torch.zeros(1, channels, image_size, image_size))
+    except RuntimeError as error:  # pooled to nothing
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--arch {arch}: cannot take images of {image_size} px ({reason[:100]})") from None
+    return classifier.train()
+
+
+def _special(arch: str, image_size: int) -> dict[str, Any]:
+    """What some of torchvision's constructors must be told, so that images `[B, C, H, W]` give logits `[B, K]`."""
+    if arch.startswith("vit_"):
+        if image_size % int(arch.rpartition("_")[2]):
+            raise ValueError(f"--arch {arch}: cannot take images of {image_size} px, no multiple of its patches' side")
+        return {"image_size": image_size}
+    return {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
 
 
 def _per_channel(values: Sequence[float], channels: int) -> list[float]:

@@ -20,8 +20,14 @@ def read_tensors(path: Path | str, mmap: bool = False) -> dict:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except PermissionError:
+        raise
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: not a checkpoint of this project (damaged, or holds more than plain types)"
+        ) from None
+    except Exception as error:  # the bytes of some other file, read as a pickle, may raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a checkpoint of this project ({reason[:120]})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a checkpoint of this project (no dictionary in it)")

@@ -39,7 +39,7 @@ def find_images(source: Path, info: DatasetInfo | None, slices: int = 1) -> tupl
     class that the data set does not know, on one without images, or on fewer than two.
     """
     if source.suffix.lower() == ".csv":
-        records, classes = _from_table(source)
+        records, classes = _from_table(source, info)
     elif source.is_dir():
         records, classes = _from_folders(source, info)
     else:
@@ -94,7 +94,7 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
         return records, classes
     folders = _subfolders(source)
     split_folders = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
-    spelled = {**{name: name for name in info.classes}, **info.aliases} if info else {}
+    spelled = _spelled(info)
     records: list[Record] = []
     if not split_folders:
         if info and not any(_plain(folder.name) in spelled for folder in folders):
@@ -133,6 +133,11 @@ def _of_class(
     ]
 
 
+def _spelled(info: DatasetInfo | None) -> dict[str, str]:
+    """How the classes of a known data set may be spelled."""
+    return {**{name: name for name in info.classes}, **info.aliases} if info else {}
+
+
 def _plain(folder_name: str) -> str:
     """`im_Superficial-Intermediate` → `superficial_intermediate`."""
     return re.sub(r"[^a-z0-9]+", "_", folder_name.lower()).strip("_").removeprefix("im_")
@@ -144,22 +149,32 @@ def _must_hold(info: DatasetInfo | None, records: Sequence[Record], folder: Path
         raise ValueError(f"{folder}: no images of class {', '.join(empty)}")
 
 
-def _from_table(path: Path) -> tuple[list[Record], tuple[str, ...]]:
+def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
     if not path.is_file():
         raise FileNotFoundError(f"--source {path}: no such file")
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
     if not rows or not {"path", "label"} <= set(rows[0]):
         raise ValueError(f"{path}: must have the columns path,label (and may have group, split) and at least one row")
-    records = []
+    spelled = _spelled(info)
+    records: list[Record] = []
+    seen: dict[str, int] = {}
     for number, row in enumerate(rows, 2):
         split = (row.get("split") or "").strip().lower()
         if split and split not in SPLIT_FOLDERS:
             raise ValueError(f"{path}, line {number}: split {split!r} is none of {', '.join(SPLIT_FOLDERS)}")
         if not row["path"] or not row["label"]:
             raise ValueError(f"{path}, line {number}: has no path or no label")
-        records.append(Record(row["path"], row["label"], SPLIT_FOLDERS.get(split, ""), row.get("group") or ""))
-    return records, tuple(sorted({record.class_name for record in records}))
+        if row["path"] in seen:
+            raise ValueError(f"{path}, line {number}: names {row['path']} again, after line {seen[row['path']]}")
+        seen[row["path"]] = number
+        class_name = spelled.get(_plain(row["label"])) if info else row["label"]
+        if class_name is None:
+            raise ValueError(f"{path}, line {number}: unknown class {row['label']!r}; classes are "
+                             f"{', '.join(info.classes)}")  # fmt: skip
+        records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row.get("group") or ""))
+    _must_hold(info, records, path)
+    return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
 
 
 def _slices(record: Record, source: Path, count: int) -> list[Record]:

@@ -113,6 +113,10 @@ def test_refused_checkpoints(tmp_path):
     torch.save(build("nafnet"), path)  # a pickled module would run code when it is read
     with pytest.raises(ValueError, match="not a checkpoint"):
         load_model(path, "denoiser")
+    for junk in (b"hello\n", b"epoch\tlr\n1\t0.1\n", b"", bytes(range(256))):
+        path.write_bytes(junk)
+        with pytest.raises(ValueError, match=r"a\.pth\.tar: not a checkpoint"):
+            load_model(path, "denoiser")
     save(path, arch_kwargs=None)
     with pytest.raises(ValueError, match="no arch"):
         load_model(path, "denoiser")

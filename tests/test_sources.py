@@ -92,9 +92,13 @@ def test_a_table(tmp_path, fails):
         ("path,label\nx.png,\n", ("line 2", "no label")),
         ("path,label\nx.png,a\n", ("1 class",)),
         ("path,label\ngone.png,a\nimages/scan 00 ü.png,b\n", ("unreadable", "gone.png")),
+        ("path,label\nx.png,a\ny.png,b\nx.png,b\n", ("line 4", "x.png again", "line 2")),
     ):
         table.write_text(text)
         fails(1, (str(table) if "unreadable" not in words else "gone", *words), *flags)
+    table.write_text("path,label\nx.png,ill\n")
+    flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "E", "--source", table)
+    fails(1, (table, "line 2", "unknown class 'ill'", "glioma_tumor"), *flags)
 
 
 def test_groups_by_a_regular_expression(tmp_path, fails):

@@ -39,17 +39,21 @@ def fit(
     better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
     dataset, image_size). When `spent()` turns true after a step, the epoch ends there and is the last one. A run that
     is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and random
-    state are restored. Raises FloatingPointError on a loss that is not finite.
+    state are restored. Raises FloatingPointError on a loss that is not finite, ValueError if the checkpoint to go on
+    from is of another model.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
     start, best = 0, -math.inf
     if run.checkpoint is not None:
-        model.load_state_dict(run.checkpoint["state_dict"])
-        optimizer.load_state_dict(run.checkpoint["optimizer"])
-        scheduler.load_state_dict(run.checkpoint["scheduler"])
-        set_rng_state(run.checkpoint["rng"])
-        start, best = run.checkpoint["epoch"], run.checkpoint["best_metric"]
+        try:
+            model.load_state_dict(run.checkpoint["state_dict"])
+            optimizer.load_state_dict(run.checkpoint["optimizer"])
+            scheduler.load_state_dict(run.checkpoint["scheduler"])
+            set_rng_state(run.checkpoint["rng"])
+            start, best = run.checkpoint["epoch"], run.checkpoint["best_metric"]
+        except (RuntimeError, KeyError, ValueError):
+            raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for epoch in epochs:

@@ -52,7 +52,7 @@ def add_noise_flag(group: argparse._ArgumentGroup) -> None:
     """Add --noise_sd: one value, or LOW HIGH (see `training.noise.noise_range`)."""
     group.add_argument(
         "--noise_sd",
-        type=cli.non_negative_float,
+        type=cli.positive_float,
         nargs="+",
         default=[0.25],
         metavar="SD",
@@ -85,6 +85,15 @@ def check_queries(args: argparse.Namespace, dimension: int, images: int, device:
             f"--zo_method {args.zo_method} over {args.q} of the {dimension} numbers of z takes {queries} queries per "
             f"image and step, {queries * images:,} per epoch; use AE_DS, a smaller --q, or --force"
         )
+
+
+def settle(args: argparse.Namespace, path: Path | None, held: dict[str, object]) -> None:
+    """Set the flags of a network to what it is (`held`, by flag). Raises ValueError where one was given and the
+    checkpoint `path` holds something else."""
+    for name, value in held.items():
+        if getattr(args, name) not in (None, value):
+            raise ValueError(f"--{name} {getattr(args, name)}: {path} has {name} {value}")
+        setattr(args, name, value)
 
 
 def set_up(args: argparse.Namespace) -> torch.device:
