@@ -6,28 +6,38 @@
 #   further flags: --protocol official|stratified, --device cpu|cuda, --outdir DIR (default runs/<dataset>)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+called_from=$PWD
 cd "$root"
+
+usage() {
+    printf '%s\n' "$1" >&2
+    exit 2
+}
+
+absolute() { # a path as the caller means it
+    case "$1" in /*) printf '%s' "$1" ;; *) printf '%s' "$called_from/$1" ;; esac
+}
 
 dataset=Phantom_MRI protocol=stratified device=auto source=() out=
 while [ $# -gt 0 ]; do
     case "$1" in
-        --dataset | --source | --protocol | --device | --outdir) [ $# -gt 1 ] || fail "run.sh: $1 needs a value" ;;
+        --dataset | --source | --protocol | --device | --outdir) [ $# -gt 1 ] || usage "run.sh: $1 needs a value" ;;
         -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && exit ;;
-        *) fail "run.sh: unknown flag $1 (see ./run.sh --help)" ;;
+        *) usage "run.sh: unknown flag $1 (see ./run.sh --help)" ;;
     esac
     case "$1" in
         --dataset) dataset=$2 ;;
-        --source) source=(--source "$2") ;;
+        --source) source=(--source "$(absolute "$2")") ;;
         --protocol) protocol=$2 ;;
         --device) device=$2 ;;
-        --outdir) out=$2 ;;
+        --outdir) out=$(absolute "$2") ;;
     esac
     shift 2
 done
 out=${out:-runs/$dataset}
 mkdir -p "$out"
 
-case "$dataset" in # enough to see it work on phantoms; the recipe of results/ on real images
+case "$dataset" in # enough to see it work; results/ on real images come from the longer training of configs/
     Phantom_MRI) classifier_epochs=30 mse_epochs=25 stability_epochs=15 N=1000 skip=5 ;;
     *) classifier_epochs=30 mse_epochs=40 stability_epochs=40 N=1000 skip=6 ;;
 esac
@@ -47,7 +57,7 @@ set_up
 classifier=$out/classifier/best.pth.tar mse=$out/mse/best.pth.tar stability=$out/stability/best.pth.tar
 
 stage "Prepare the images: check, find duplicates, split" 1 \
-    prepare_data.py --dataset "$dataset" "${source[@]}" --protocol "$protocol"
+    prepare_data.py --dataset "$dataset" ${source[@]+"${source[@]}"} --protocol "$protocol"
 stage "Train the classifier that is to be protected" 1 \
     train_classifier.py --dataset "$dataset" --epochs $classifier_epochs --outdir "$out/classifier" --resume --device $device
 stage "Train a denoiser by reconstruction" 1 \
