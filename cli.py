@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
     def add_common_flags(self) -> None:
         """Add --seed, --device and --config, which every script takes."""
         group = self.add_argument_group("common")
-        group.add_argument("--seed", type=int, default=0, help="seed of everything random")
+        group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything random")
         group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda where present")
         group.add_argument("--config", metavar="FILE.yaml", help="flags from a YAML file; the command line wins")
 

@@ -198,7 +198,10 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
             pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             _decode_all([root / row["path"] for row in rows], pixels, manifest.info)
             pixels.flush()
-    return np.load(path, mmap_mode="r")
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError):
+        raise ValueError(f"{path}: damaged; delete it, and it is made anew") from None
 
 
 def _decode_all(paths: list[Path], out: np.ndarray, info: DatasetInfo) -> None:

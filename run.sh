@@ -60,6 +60,8 @@ stage "Prepare the images: check, find duplicates, split" 1 \
     prepare_data.py --dataset "$dataset" ${source[@]+"${source[@]}"} --protocol "$protocol"
 stage "Train the classifier that is to be protected" 1 \
     train_classifier.py --dataset "$dataset" --epochs $classifier_epochs --outdir "$out/classifier" --resume --device $device
+stage "Ask how often it is right, on clean test images" 1 \
+    evaluate.py --classifier "$classifier" --outfile "$out/clean.json" --device $device
 stage "Train a denoiser by reconstruction" 1 \
     ds_main.py --dataset "$dataset" --noise_sd 0.2 0.6 --epochs $mse_epochs --outdir "$out/mse" --resume --device $device
 stage "Train it end to end, so that the frozen classifier keeps its answers under noise" 1 \

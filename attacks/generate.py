@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shlex
 import sys
 import time
@@ -57,12 +58,20 @@ def get_args_parser() -> cli.Parser:
     group.add_argument("--fresh", action="store_true", help="smoothed: new draws at each step")
     group.add_argument("--N", type=cli.positive_int, default=200, help="smoothed: draws that judge an image")
     group.add_argument("--alpha", type=cli.probability, default=0.001, help="smoothed: level of the judgement")
-    parser.add_argument("--suffix", default="", help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")
+    parser.add_argument("--suffix", type=suffix, default="",
+                        help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
     parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
     parser.add_common_flags()
     parser.set_defaults(amp=False)  # gradients and distances to the boundary are finer than bfloat16
     return parser
+
+
+def suffix(text: str) -> str:
+    """Part of a folder's name, not a path."""
+    if not re.fullmatch(r"[\w.+-]*", text):
+        raise argparse.ArgumentTypeError(f"must be letters, digits, _ . + -, got {text!r}")
+    return text
 
 
 def main(args: argparse.Namespace) -> None:

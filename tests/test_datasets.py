@@ -48,6 +48,15 @@ def test_cache_is_used_and_belongs_to_the_manifest(data_dir, monkeypatch):
     assert torch.equal(first[3][0], second[3][0])
 
 
+def test_a_damaged_cache_is_named(data_dir, tmp_path):
+    shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "Phantom_MRI")
+    get_dataset("Phantom_MRI", "val", 16, data_dir=tmp_path)
+    for cache in (tmp_path / "Phantom_MRI" / "cache").glob("16px*.npy"):
+        cache.write_bytes(cache.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"16px.*\.npy: damaged"):
+        get_dataset("Phantom_MRI", "val", 16, data_dir=tmp_path)
+
+
 def test_loaders(data_dir):
     dataset = get_dataset("Phantom_MRI", "train", image_size=16, data_dir=data_dir)
     images, labels = next(iter(get_loader(dataset, batch=8)))

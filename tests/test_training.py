@@ -318,16 +318,25 @@ def test_run_directory_holds_what_it_should(train):
 def test_a_run_is_not_overwritten_and_settings_are_held(train, capsys):
     folder = train("ds_main", "run", "--epochs", 1)
     before = (folder / "checkpoint.pth.tar").read_bytes()
-    for words, more in (
-        (("holds a run already", "--resume"), ()),
-        (("--lr 0.0015 (now 0.01)",), ("--lr", 0.01, "--resume")),
-    ):
+
+    def refused(script, *more) -> str:
         with pytest.raises(SystemExit) as stop:
-            train("ds_main", "run", "--epochs", 1, *more)
+            train(script, "run", "--epochs", 1, *more)
         assert stop.value.code == 1
-        message = capsys.readouterr().err
-        assert all(word in message for word in words), message
+        return capsys.readouterr().err
+
+    message = refused("ds_main")
+    assert "holds a run already" in message
+    assert "--resume" in message
+    for script in ("ds_main", "main_ds", "train_classifier"):
+        assert "(now 0.01)" in refused(script, "--lr", 0.01, "--resume")
     assert (folder / "checkpoint.pth.tar").read_bytes() == before
+    args = json.loads((folder / "args.json").read_text())
+    other = shutil.copytree(folder, folder.parent / "other")
+    (other / "args.json").write_text(json.dumps({**args, "arch": "dncnn"}))
+    with pytest.raises(SystemExit):  # its weights are another network's
+        train("ds_main", "other", "--epochs", 1, "--arch", "dncnn", "--resume")
+    assert "of another run or model" in capsys.readouterr().err
 
 
 def test_non_finite_loss_stops_with_epoch_and_step(train, capsys):
