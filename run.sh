@@ -42,51 +42,51 @@ case "$dataset" in # enough to see it work; results/ on real images come from th
     *) classifier_epochs=30 mse_epochs=40 stability_epochs=40 N=1000 skip=6 ;;
 esac
 
-# stage "what it does" LINES command…: announce, run, and show the last LINES lines of what the script reports.
+# stage "what it does" WHICH command…: announce, run, and show which lines (for sed) of what the script reports.
 stage() {
-    local what=$1 lines=$2 log
+    local what=$1 which=$2 log
     shift 2
     log=$out/stages.log
     printf '\n→ %s\n  python%s\n' "$what" "$(printf ' %q' "$@")"
     "$python" "$@" >"$log" || exit $? # the script has said why, in one line
-    tail -n "$lines" "$log" | sed 's/^/✓ /'
+    sed -n "$which" "$log" | sed 's/^/✓ /'
 }
 
 started=$SECONDS
 set_up
 classifier=$out/classifier/best.pth.tar mse=$out/mse/best.pth.tar stability=$out/stability/best.pth.tar
 
-stage "Prepare the images: check, find duplicates, split" 1 \
+stage "Prepare the images: check, find duplicates, split" '$p' \
     prepare_data.py --dataset "$dataset" ${source[@]+"${source[@]}"} --protocol "$protocol"
-stage "Train the classifier that is to be protected" 1 \
+stage "Train the classifier that is to be protected" '$p' \
     train_classifier.py --dataset "$dataset" --epochs $classifier_epochs --outdir "$out/classifier" --resume --device $device
-stage "Ask how often it is right, on clean test images" 1 \
+stage "Ask how often it is right, on clean test images" 1p \
     evaluate.py --classifier "$classifier" --outfile "$out/clean.json" --device $device
-stage "Train a denoiser by reconstruction" 1 \
+stage "Train a denoiser by reconstruction" '$p' \
     ds_main.py --dataset "$dataset" --noise_sd 0.2 0.6 --epochs $mse_epochs --outdir "$out/mse" --resume --device $device
-stage "Train it end to end, so that the frozen classifier keeps its answers under noise" 1 \
+stage "Train it end to end, so that the frozen classifier keeps its answers under noise" '$p' \
     main_ds.py --dataset "$dataset" --classifier "$classifier" --pretrained_denoiser "$mse" --noise_sd 0.25 0.5 \
     --objective stability --mse_weight 10 --epochs $stability_epochs --outdir "$out/stability" --resume --device $device
-stage "Draw what it does to noisy images" 1 \
+stage "Draw what it does to noisy images" '$p' \
     ds_main.py --mode inference --pretrained_denoiser "$stability" --noise_sd 0.5 --images 10 --outdir "$out/denoised" \
     --device $device
-stage "Attack the classifier: a perturbation that nobody sees" 1 \
+stage "Attack the classifier: a perturbation that nobody sees" '$p' \
     attacks/generate.py --classifier "$classifier" --attack FGSM --eps 0.01 --overwrite --device $device
 radii=(0 0.25 0.5 0.75 1.0)
 certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --radii "${radii[@]}" --N $N --skip $skip
     --device $device)
-stage "Certify the classifier alone" 2 \
+stage "Certify the classifier alone" p \
     "${certify[@]}" --outfile "$out/certify/classifier.tsv"
-stage "Certify it behind the reconstruction denoiser" 2 \
+stage "Certify it behind the reconstruction denoiser" p \
     "${certify[@]}" --pretrained_denoiser "$mse" --outfile "$out/certify/mse.tsv"
-stage "Certify it behind the end-to-end denoiser" 2 \
+stage "Certify it behind the end-to-end denoiser" p \
     "${certify[@]}" --pretrained_denoiser "$stability" --outfile "$out/certify/stability.tsv"
 tables=()
 for sigma in 0.25 0.5; do
     tables+=("classifier alone=$out/certify/classifier_sigma_$sigma.tsv" "+ MSE denoiser=$out/certify/mse_sigma_$sigma.tsv"
         "+ stability denoiser=$out/certify/stability_sigma_$sigma.tsv")
 done
-stage "Make the tables and the figure" 1 \
+stage "Make the tables and the figure" '$p' \
     make_tables.py --add "${tables[@]}" --radii "${radii[@]}" --outdir "$out/tables"
 
 printf '\nBy L2 radius, in %% of the test images (n0 = 100, at most n = %s draws, alpha = 0.001, %d min %02d s):\n\n' \

@@ -20,7 +20,8 @@
           + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
 
 `uses` says which models a script is given, by flag. Optional are `data`, `sigmas` and, of a table, `folder` (`.`:
-results/<name>) and `flags_at`, more flags for some sigma (`{0.25: --N 10000}`). A model with `export` is used as
+results/<name>) and `flags_at`, more flags for some sigma (`{0.25: --N 10000}`); a row with `of` is one of another
+table before it. A model with `export` is used as
 `export_model.py` writes it.
 """
 
@@ -91,21 +92,30 @@ class _Grid:
 
     def _table(self, name: str, table: dict[str, Any]) -> list[Job]:
         """Certificates, one job for each row and sigma, and the table of them."""
-        folder = self.results / table.get("folder", name)
-        found, tsvs = [], []
+        found, tsvs, certified = [], [], []
         for title, row in table["rows"].items():
             for _, spec, sigma in self._for_each_sigma("{sigma}", row):
+                of = spec.get("of", name)
+                tsv = f"{self._folder(of)}/{spec['file']}_sigma_{sigma}.tsv"
+                tsvs.append(f"{title}={tsv}")
+                certified.append(f"certify {of} {spec['file']} {sigma}")
+                if of != name:
+                    continue
                 where, data = self._data(spec)
                 given, needs = self._given(spec)
-                tsv = f"{folder}/{spec['file']}_sigma_{sigma}.tsv"
                 at_sigma = table.get("flags_at", {}).get(sigma, "")
                 flags = shlex.split(f"{at_sigma} {table['flags']} {spec.get('flags', '')}")
                 command = ["AE_DS_verify.py", "--dataset", self.dataset, *where, *given, "--sigma", str(sigma), *flags,
                            "--outfile", tsv]  # fmt: skip
-                found.append(Job(f"certify {name} {spec['file']} {sigma}", tuple(command), (data, *needs)))
-                tsvs.append(f"{title}={tsv}")
-        command = ("make_tables.py", "--add", *tsvs, "--radii", *str(table["radii"]).split(), "--outdir", str(folder))
-        return [*found, Job(f"table {name}", command, tuple(job.name for job in found))]
+                found.append(Job(certified[-1], tuple(command), (data, *needs)))
+        command = ("make_tables.py", "--add", *tsvs, "--radii", *str(table["radii"]).split(),
+                   "--outdir", str(self._folder(name)))  # fmt: skip
+        return [*found, Job(f"table {name}", command, tuple(certified))]
+
+    def _folder(self, table: str) -> Path:
+        if table not in self.tables:
+            raise ValueError(f"table {table}: not among {', '.join(self.tables)}")
+        return self.results / self.tables[table].get("folder", table)
 
     def _for_each_sigma(self, name: str, spec: dict[str, Any]) -> list[tuple[str, dict[str, Any], Any]]:
         """(name, spec, sigma) with {sigma} filled in, once for each if the name has it."""

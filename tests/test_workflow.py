@@ -36,6 +36,12 @@ tables:
     rows:
       alone: {file: alone, sigmas: [0.5], uses: {classifier: f}}
       with: {file: with, uses: {classifier: f, denoiser: "d_{sigma}"}}
+  two:
+    flags: --N 200
+    radii: 0
+    rows:
+      again: {of: one, file: with}
+      more: {file: more, sigmas: [0.5], uses: {classifier: f}}
 """)
 
 
@@ -75,7 +81,10 @@ def test_commands():
     assert "d_{sigma}" not in found
     assert "--data_dir elsewhere --classifier runs/small/other" in " ".join(found["evaluate clean"].command)
     certified = [name for name in found if name.startswith("certify")]
+    assert certified.pop() == "certify two more 0.5"
     assert certified == ["certify one alone 0.5", "certify one with 0.25", "certify one with 0.5"]
+    assert found["table two"].needs == (*certified[1:], "certify two more 0.5")
+    assert "again=results/small/one/with_sigma_0.25.tsv" in found["table two"].command
     assert "--sigma 0.5 --alpha 0.01 --N 100" in " ".join(found["certify one with 0.5"].command)
     assert "--sigma 0.25 --N 100" in " ".join(found["certify one with 0.25"].command)
     assert found["table one"].needs == tuple(certified)
@@ -88,6 +97,7 @@ def test_commands():
     ({"tabels": {}}, "tabels"),
     ({"evaluations": {"clean": {"uses": {"classifier": "g"}}}}, "model g"),
     ({"evaluations": {"clean": {"data": "nowhere", "uses": {}}}}, "data nowhere"),
+    ({"tables": {"one": {"flags": "", "radii": 0, "rows": {"a": {"of": "none", "file": "a"}}}}}, "table none"),
 ])  # fmt: skip
 def test_what_is_not_known(change, said):
     with pytest.raises(ValueError, match=said):
