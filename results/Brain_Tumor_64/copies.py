@@ -14,7 +14,7 @@ import torch
 
 import files
 from datasets import get_dataset
-from evaluation.certificates import clopper_pearson
+from evaluation.certificates import clopper_pearson, wanted_indices
 from models import load_pipeline
 
 HERE = Path(__file__).parent
@@ -45,9 +45,14 @@ for (own, elsewhere), part in table.groupby(["own", "elsewhere"]):
     result[name] = share(part["right"])
 for tsv in sorted(HERE.glob("*_sigma_*.tsv")) + sorted(HERE.glob("sequential/*_sigma_*.tsv")):
     rows = pd.read_csv(tsv, sep="\t")
+    settings = files.read_json(files.settings_path(tsv))
+    if set(wanted_indices(settings)) - set(rows["idx"]):
+        continue  # unfinished
     once = rows[table.loc[rows["idx"], "sha256"].duplicated().to_numpy() == 0]
     result[str(tsv.relative_to(HERE).with_suffix(""))] = {
-        f"r = {r}": share((once["correct"] == 1) & (once["radius"] >= r)) for r in (0.0, 0.25, 0.5, 0.75, 1.0)
+        f"r = {r}": share((once["correct"] == 1) & (once["radius"] >= r))
+        for r in (0.0, 0.25, 0.5, 0.75, 1.0)
+        if r <= max(settings.get("radii", [1.0]))
     }
 files.write_json(sys.argv[2], result)
 for name, found in result.items():
