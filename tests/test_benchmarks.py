@@ -36,8 +36,9 @@ def test_replayed_rules_agree_where_nothing_is_close():
     frequencies = np.array([[1.0, 0.0, 0.0], [0.2, 0.8, 0.0], [0.1, 0.0, 0.9]])
     labels = np.array([0, 1, 0])
     question = Question(0.25, 0.001, runner_up=True)
-    found = replayed_accuracies(frequencies, labels, question, 100, 10_000, [0.0, 0.25 * norm.ppf(0.9), 0.75], 3)
+    found, draws = replayed_accuracies(frequencies, labels, question, 100, 10_000, [0.0, 0.25 * norm.ppf(0.9), 0.75], 3)
     assert found["published"] == found["ours"] == pytest.approx([200 / 3, 100 / 3, 100 / 3])
+    assert 100 < draws <= 10_100
 
 
 def test_gradient_estimates(pipeline, data_dir, tmp_path):
@@ -82,12 +83,15 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     run_script("benchmarks.certification", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
                "--data_dir", data_dir, "--N0", 10, "--N", 40, 80, "--images", 3, "--batch", 10, "--published_batch", 10,
                "--published_draws", 10, "--fixed_n", 20, "--replays", 2, "--seconds", 0.01,
-               "--published_denoiser", pipeline["mse"], "--outfile", out)  # fmt: skip
+               "--published_denoiser", pipeline["mse"], "--timed_up_to", 40, "--outfile", out)  # fmt: skip
     result = json.loads(out.read_text())
     for row in result["images per hour"]:
         assert row["ratio"] == pytest.approx(row["images/h"] / row["published images/h"])
-        assert 0 < row["model share"] < 1
         assert row["draws/image"] <= 10 + row["N"]
+    timed, scaled = result["images per hour"]
+    assert 0 < timed["model share"] < 1
+    assert scaled["scaled"]
+    assert scaled["images/h"] == pytest.approx(3.6e6 / (timed["ms/draw"] * scaled["draws/image"]))
     assert np.sum(result["votes"]["counts"], axis=1).tolist() == [20, 20, 20]
     assert result["levers, ms/draw"][0]["lever"] == "published"
     assert [row["N"] for row in result["replayed"]] == [40, 80]
