@@ -85,8 +85,9 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     if "info" not in settings:
         raise ValueError(f"{settings_path}: written by an older version; {how}")
     labels = {str(label) for label in range(len(settings["info"]["classes"]))}
-    if unknown := {row["label"] for row in rows if not row["excluded"]} - labels:
-        raise ValueError(f"{path}: label {unknown.pop()!r} is none of its {len(labels)} classes; {how}")
+    for row in rows:
+        if row["label"] not in labels and not row["excluded"]:
+            raise ValueError(f"{path}: {row['path']} has label {row['label']!r}, none of 0 … {len(labels) - 1}; {how}")
     if protocol is not None and protocol != settings["protocol"]:
         raise ValueError(f"{path} was made with --protocol {settings['protocol']}, not {protocol}; {how}")
     return Manifest(path, rows, settings)

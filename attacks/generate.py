@@ -96,9 +96,6 @@ def main(args: argparse.Namespace) -> None:
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed,
                          args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
-    unlabelled = next((row["path"] for row in manifest.rows if not row["label"]), None)
-    if unlabelled:
-        raise ValueError(f"{manifest.path}: {unlabelled} has no label; an attack must know what is right")
     splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
 
     # ---- attack after attack, each into its folder ----

@@ -95,7 +95,7 @@ def test_bad_requests(data_dir, tmp_path):
     shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "odd" / "Phantom_MRI")
     manifest = tmp_path / "odd" / "Phantom_MRI" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",0,glioma_tumor,", ",9,glioma_tumor,", 1))
-    with pytest.raises(ValueError, match=r"manifest\.csv: label '9' is none of its 4 classes"):
+    with pytest.raises(ValueError, match=r"manifest\.csv: .* has label '9', none of 0 … 3"):
         get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
     (tmp_path / "Phantom_MRI").mkdir()
     with (tmp_path / "Phantom_MRI" / "manifest.csv").open("w") as stream:

@@ -227,5 +227,5 @@ def test_images_without_labels_are_refused(pipeline, data_dir, tmp_path, fails):
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    fails(1, (rows[0]["path"], "has no label"), "attacks.generate", "--data_dir", tmp_path, "--classifier",
+    fails(1, (rows[0]["path"], "has label ''"), "attacks.generate", "--data_dir", tmp_path, "--classifier",
           pipeline["classifier"])  # fmt: skip
