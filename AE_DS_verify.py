@@ -142,8 +142,9 @@ def main(args: argparse.Namespace) -> None:
         "skip": args.skip,
         "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
     }
-    shard = args.shard or shard_of_launcher()
-    if shard != (shard_of_launcher() or shard):
+    launched = shard_of_launcher()
+    shard = args.shard or launched
+    if launched not in (None, shard):
         raise ValueError(f"--shard {shard[0]}/{shard[1]}: torchrun (RANK and WORLD_SIZE) says another")
     settings["shard"] = "/".join(map(str, shard)) if shard else None
     for sigma in args.sigma:

@@ -82,7 +82,8 @@ def train(args: argparse.Namespace) -> None:
         denoiser, start = _load(args, device)
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
     else:
-        flags.settle(args, None, {name: getattr(args, name) or value for name, value in NEW.items()})
+        for name, value in NEW.items():
+            setattr(args, name, getattr(args, name) or value)
         start = {"dataset": "Phantom_MRI"}
         describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
         if args.model == "autoencoder":

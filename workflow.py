@@ -21,8 +21,7 @@
 
 `uses` says which models a script is given, by flag. Optional are `data`, `sigmas` and, of a table, `folder` (`.`:
 results/<name>) and `flags_at`, more flags for some sigma (`{0.25: --N 10000}`); a row with `of` is one of another
-table before it. A model with `export` is used as
-`export_model.py` writes it.
+table before it. A model with `export` is used as `export_model.py` writes it.
 """
 
 from __future__ import annotations
