@@ -34,7 +34,7 @@ from benchmarks.published import certify_as_published
 from core import Smooth
 from models import DenoisedClassifier, hardware, load_model, resolve_amp, select_device
 from pipeline_args import open_pipeline, open_split
-from smoothing.engine import count_votes
+from smoothing.engine import count_votes, fastest_batch
 from smoothing.noise import Noise
 from smoothing.rules import FixedDraws, Question, SequentialDraws, reaches
 
@@ -50,7 +50,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--alpha", type=cli.probability, default=0.001)
     parser.add_argument("--radii", type=cli.non_negative_float, nargs="+", default=[0.0, 0.25, 0.5, 0.75])
     parser.add_argument("--images", type=cli.positive_int, default=20, help="how many, spread over the split")
-    parser.add_argument("--batch", type=cli.positive_int, help="of ours (default: 32, on CUDA 1000)")
+    parser.add_argument("--batch", type=cli.positive_int, help="of ours (default: as AE_DS_verify.py)")
     parser.add_argument("--published_batch", type=cli.positive_int, help="of theirs (default: 100, on CUDA 1000)")
     parser.add_argument("--published_draws", type=cli.positive_int,
                         help="draws it is timed on, per image (default: 200, on CUDA 10000)")  # fmt: skip
@@ -163,14 +163,8 @@ def votes_that_differ(ours: Callable, plain: Callable, noise: Noise, num: int, b
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     amp = resolve_amp(args.amp, device)
-    args.batch = args.batch or (1000 if device.type == "cuda" else 32)
     args.published_batch = args.published_batch or (1000 if device.type == "cuda" else 100)
     args.published_draws = args.published_draws or (10_000 if device.type == "cuda" else 200)
-    result = {
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
-        "hardware": hardware(device),
-        "torch": torch.__version__,
-    }
 
     # ---- the same networks, as published and as we run them ----
     pipeline = open_pipeline(args, device)
@@ -185,6 +179,12 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- ms per draw; ours first, so that the peak memory is ours ----
     base = pipeline.at(args.sigma, amp, args.compile)
+    args.batch = args.batch or (1000 if device.type == "cuda" else fastest_batch(base, shape, device))
+    result = {
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+    }
     ours = Levers(args.batch, torch.channels_last)
     milliseconds_per_draw(base, shape, ours, device, args.seconds)  # warms up, compiles
     timed = [n for n in args.N if n <= (args.timed_up_to or n)]

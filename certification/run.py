@@ -16,7 +16,8 @@ from core import Smooth
 from datasets import ImageDataset
 from evaluation.certificates import wanted_indices
 from images import find_images, read_image, to_array, with_slice
-from models import Pipeline
+from models import Pipeline, QueriedClassifier
+from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
 
 
@@ -26,8 +27,16 @@ def certify(
     """(index, image) → (index, certificate), as the settings say."""
     base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
+    batch = settings["batch"]
+    if batch is None and settings["device"] == "cuda":
+        batch = 1000
+    elif batch is None and (settings["compile"] or isinstance(pipeline.classifier, QueriedClassifier)):
+        batch = 64  # trying others would cost a compilation or queries each
+    elif batch is None:
+        shape = pipeline.channels, pipeline.image_size, pipeline.image_size
+        batch = fastest_batch(base_classifier, shape, torch.device(settings["device"]))
     return smoothed.certify_images(
-        images, settings["N0"], settings["N"], settings["alpha"], settings["batch"], settings.get("radii"),
+        images, settings["N0"], settings["N"], settings["alpha"], batch, settings.get("radii"),
         settings.get("radius_tol"), list(info.groups.values()),
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ it and the ideal one is bounded by `slack`, to be taken off every bound on a pro
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -70,11 +71,26 @@ class Noise:
         key = f"{self.seed} {self.sigma!r} {self.index} {chunk}".encode()
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
         generator = torch.Generator(device=self.device).manual_seed(seed)
-        size, dtype = (CHUNK, *self.shape), torch.float32 if self.kind == "float" else torch.float64
-        normal = torch.randn(size, generator=generator, device=self.device, dtype=dtype)
+        size = (CHUNK, *self.shape)
         if self.kind == "float":
-            return normal.mul_(self.sigma)
-        return normal.mul_(255 * self.sigma).round_().float()  # below 2^24, so float32 holds them exactly
+            return torch.randn(size, generator=generator, device=self.device).mul_(self.sigma)
+        normal = box_muller(math.prod(size), 255 * self.sigma, generator).view(size)
+        return normal.round_().float()  # below 2^24, so float32 holds them exactly
+
+
+def box_muller(num: int, sigma: float, generator: torch.Generator) -> Tensor:
+    """`num` (a multiple of 16) float64 draws of N(0, sigma²) on the generator's device: `sqrt(-2 log(1 - u)) cos(2π v)`
+    and `… sin(2π v)` (Box and Muller 1958), from uniform u and v in turns of eight.
+
+    On the CPU these are torch.randn's own float64 draws, up to the last bit of the logarithm and the cosine, at half
+    the time on one core: torch.randn goes through them one by one.
+    """
+    u = torch.rand(num, generator=generator, device=generator.device, dtype=torch.float64).view(-1, 2, 8)
+    radius = u[:, 0].neg().log1p_().mul_(-2).sqrt_().mul_(sigma)
+    angle = u[:, 1] * (2 * math.pi)
+    torch.mul(radius, angle.cos(), out=u[:, 0])
+    torch.mul(radius, angle.sin(), out=u[:, 1])
+    return u.view(num)
 
 
 def slack(kind: str, sigma: float, dimension: int) -> float:

@@ -11,7 +11,8 @@ from scipy.stats import binom, binomtest, chi2, norm
 
 from core import Smooth, decide
 from smoothing.bounds import lower_confidence_bound
-from smoothing.noise import CHUNK, Noise, slack
+from smoothing.engine import fastest_batch
+from smoothing.noise import CHUNK, Noise, box_muller, slack
 
 
 def linear(weight: torch.Tensor, bias: float):
@@ -96,6 +97,20 @@ def test_predict_is_the_two_sided_test():
         assert smoothed.predict(torch.zeros(1, 2, 2), 100, 0.001, 100) == expected
 
 
+@pytest.mark.parametrize(("cost", "best"), [({8: 1, 16: 1, 32: 1}, 32), ({8: 1, 16: 1, 32: 8}, 16), ({8: 1, 16: 8}, 8)])
+def test_the_fastest_batch_is_the_last_that_beat_the_one_before(cost, best, monkeypatch):
+    """A network whose passes take `cost` seconds on a clock of its own."""
+    now = 0.0
+
+    def base_classifier(x: torch.Tensor) -> torch.Tensor:
+        nonlocal now
+        now += cost[len(x)]
+        return torch.zeros(len(x), 2)
+
+    monkeypatch.setattr("smoothing.engine.time.perf_counter", lambda: now)
+    assert fastest_batch(base_classifier, (1, 2, 2), torch.device("cpu"), (8, 16, 32)) == best
+
+
 ZEROS = torch.zeros(2, 5, 5)
 
 
@@ -130,6 +145,16 @@ def test_noise_is_gaussian_and_fresh():
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert len(first) == len(second) == 100
     assert not torch.isclose(first[:, None], second[None]).flatten(2).all(dim=2).any()
+
+
+@pytest.mark.parametrize("scale", [63.75, 255.0])
+def test_box_muller_draws_what_torch_draws_one_by_one(scale):
+    """The oracle: torch.randn's float64 draws on the CPU, equal but for the last bits, and once rounded the same."""
+    ours, theirs = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
+    drawn = box_muller(16 * 5000, scale, ours)
+    expected = torch.randn(16 * 5000, generator=theirs, dtype=torch.float64) * scale
+    assert (drawn - expected).abs().max() < 1e-12 * scale
+    assert torch.equal(drawn.round(), expected.round())
 
 
 def test_certificate_does_not_depend_on_the_batch():
