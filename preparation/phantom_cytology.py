@@ -159,8 +159,9 @@ def _outline(x: np.ndarray, y: np.ndarray, radius: float, angular: float, rng: n
 
 
 def _texture(shape: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of unit variance."""
+    """Smooth noise of mean 0 and variance 1."""
     field = gaussian_filter(rng.normal(size=shape), scale, mode="wrap")
+    field -= field.mean()  # widely smoothed it is nearly constant: scaled with its mean it would swamp the image
     return field / max(field.std(), 1e-9)
 
 
