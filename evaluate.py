@@ -13,19 +13,21 @@ as errors. --split PGD are the images that attacks/generate.py saved, whatever p
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 import cli
 import files
 from attacks.folder import open_images
+from attacks.randomness import image_generator, normal
 from core import Smooth, decide
-from datasets import get_loader
+from datasets import ImageDataset, get_loader
 from evaluation.figures import evaluation_png
 from evaluation.metrics import RATES, metric_records, summarize
 from evaluation.tables import to_csv
@@ -67,8 +69,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- predictions ----
     if args.N is None:
-        loader = get_loader(Subset(dataset, chosen), args.batch)
-        scores = noisy_scores(base_classifier, loader, args.noise_sd, args.seed, device)
+        scores = noisy_scores(base_classifier, dataset, chosen, args.noise_sd, args.seed, args.batch, device)
         predictions, probabilities = scores.argmax(dim=1).numpy(), scores.softmax(dim=1).numpy()
     else:
         smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
@@ -86,10 +87,6 @@ def main(args: argparse.Namespace) -> None:
     how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
         f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
     title = f"{dataset.name} {args.split} ({protocol}), {how}"
-    print(f"{title}: {headline(report)}")
-    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
-        shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
-        print(f"  {of:<18} {shown} ({row['images']} images)")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
@@ -98,17 +95,23 @@ def main(args: argparse.Namespace) -> None:
         files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
         with files.replacing(args.outfile.with_suffix(".png")) as temporary:
             temporary.write_bytes(evaluation_png(report, dataset.info.classes, title))
+    print(f"{title}: {headline(report)}")
+    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
+        shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
+        print(f"  {of:<18} {shown} ({row['images']} images)")
+    if args.outfile is not None:
         print(f"report: {args.outfile}, and .csv, .png beside it")
 
 
 def noisy_scores(
-    base_classifier: nn.Module, loader: DataLoader, noise_sd: float, seed: int, device: torch.device
-) -> Tensor:
-    """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place alone."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = []
-    for images, _ in tqdm(loader, desc="evaluate", disable=None, leave=False):
-        noisy = images + noise_sd * torch.randn(images.shape, generator=generator)
+    base_classifier: nn.Module, dataset: ImageDataset, chosen: Sequence[int], noise_sd: float, seed: int, batch: int,
+    device: torch.device,
+) -> Tensor:  # fmt: skip
+    """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place in the data
+    set alone."""
+    scores, generators = [], (image_generator(seed, place) for place in chosen)
+    for images, _ in tqdm(get_loader(Subset(dataset, chosen), batch), desc="evaluate", disable=None, leave=False):
+        noisy = images + noise_sd * normal(images, [next(generators) for _ in images])
         with torch.inference_mode():
             scores.append(base_classifier(noisy.to(device)).cpu())
     return torch.cat(scores)

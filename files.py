@@ -45,11 +45,14 @@ def write_json(path: Path | str, content: dict) -> None:
 
 
 def read_json(path: Path | str) -> dict:
-    """Read a JSON file. Raises ValueError that names the file if it is not JSON."""
+    """Read a JSON object. Raises ValueError that names the file if it holds something else."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object but {content!r:.50}")
+    return content
 
 
 class Table:

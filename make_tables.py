@@ -143,7 +143,8 @@ def laid_out(name: str, records: list[dict], table: Table, note: str) -> dict[st
 def read_report(path: Path) -> dict:
     """What evaluate.py wrote. Raises ValueError if it is something else."""
     report = files.read_json(path)
-    if not {"settings", "accuracy", "accuracy_interval", "images"} <= set(report):
+    needed = {"settings", "accuracy", "accuracy_interval", "images"} <= set(report)
+    if not (needed and {"split", "noise_sd"} <= set(report["settings"])):
         raise ValueError(f"{path}: is no report of evaluate.py")
     return report
 

@@ -93,8 +93,14 @@ def settle(name: str, norm: str | None, eps: float | None, steps: int | None, ma
 
 
 def run_attack(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, how: How) -> Tensor:
-    """The attacked images, in [0, 1] and, where there is a limit, within it."""
+    """The attacked images, in [0, 1] and, where there is a limit, within it.
+
+    Raises FloatingPointError if the model's scores or gradients are NaN: the image would be, and no budget would hold.
+    """
     attacked = ATTACKS[name].run(model, inputs, labels, how).detach()
+    if not attacked.isfinite().all():
+        raise FloatingPointError(f"{name}: the model's scores or gradients are NaN or infinite: check its weights, or "
+                                 "use --no-amp")  # fmt: skip
     if how.eps is not None:
         attacked = inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
     return attacked.clamp(0, 1)

@@ -55,7 +55,10 @@ def to_8bit(attacked: Tensor, clean: Tensor, norm: str | None = None, eps: float
         levels = torch.floor(255 * per_image(eps, delta) * (1 + 1e-9))
         whole = torch.minimum(torch.maximum(nearest, -levels), levels)
     elif norm == "L2":
-        whole = delta.sign() * _longest_whole(delta.abs(), 255 * torch.as_tensor(eps, dtype=torch.float64))
+        longest = 255 * per_image(eps, delta)
+        length = per_image(delta.flatten(1).norm(dim=1), delta)
+        delta = delta * (longest * (1 + 1e-9) / length.clamp(min=1e-12)).clamp(max=1)
+        whole = delta.sign() * _longest_whole(delta.abs(), longest.flatten())
     else:
         raise ValueError(f"there is no budget in {norm}, only in Linf and L2")
     return (grid + whole).clamp(0, 255).byte()

@@ -31,10 +31,11 @@ import cli
 import files
 from attacks.certified import CertificateAttack, claims_of
 from attacks.folder import open_images
+from catalogue import dataset_name
 from evaluation.certificates import Certification, load
 from evaluation.figures import robustness_png
 from evaluation.robustness import Claim, summary
-from models import fingerprint, hardware, select_device
+from models import QueriedClassifier, fingerprint, hardware, select_device
 from pipeline_args import open_pipeline
 
 COLUMNS = ("idx", "attacked", "multiple", "eps", "l2", "answer", "group_answer", "seconds")
@@ -62,14 +63,26 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
+    if args.outfile.suffix == ".csv":
+        raise ValueError(f"--outfile {args.outfile}: its columns are separated by tabs; name it .tsv")
+    args.multiples = list(dict.fromkeys(args.multiples))
 
     # ---- the certificates, and the pipeline that they are of ----
     certification = load("certified", args.certificates)
     settings, sigma = certification.settings, certification.sigma
-    if not settings:
-        raise ValueError(f"{args.certificates}: has no settings {args.certificates.name}.json beside it")
+    missing = sorted({"dataset", "protocol", "split", "manifest", "amp", "noise", "seed", "alpha"} - set(settings))
+    if missing:
+        raise ValueError(f"{args.certificates}: the settings beside it ({args.certificates.name}.json) do not tell "
+                         f"{', '.join(missing)}; certify with AE_DS_verify.py")  # fmt: skip
+    for flag in ("dataset", "protocol", "amp"):
+        given = getattr(args, flag)
+        if given is not None and (dataset_name(given) if flag == "dataset" else given) != settings[flag]:
+            raise ValueError(f"--{flag}: the certificates were made with {settings[flag]}, and so are these attacks")
     args.dataset, args.protocol = settings["dataset"], settings["protocol"]
     pipeline = open_pipeline(args, device)
+    if isinstance(pipeline.classifier, QueriedClassifier):
+        raise ValueError(f"--classifier {args.classifier}: gives no gradients, which these attacks need; "
+                         "attacks/generate.py --target smoothed --attack HSJ does without")  # fmt: skip
     must_be_certified(args, settings)
     dataset = open_images(args, pipeline, settings["split"])
     if dataset.manifest.digest != settings["manifest"]:
@@ -107,7 +120,8 @@ def main(args: argparse.Namespace) -> None:
     longest = max((float(line["l2"]) for line in lines), default=1.0)
     with files.replacing(Path(f"{args.outfile}.png")) as temporary:
         note = "SYNTHETIC phantom data, " if certification.is_phantom else ""
-        temporary.write_bytes(robustness_png(claims, longest, f"{note}σ = {sigma:g}, {len(rows)} images"))
+        title = f"{note}σ = {sigma:g}, {len(rows)} images"
+        temporary.write_bytes(robustness_png(claims, longest, title, certification.asked))
     print(tabulate(found, headers="keys"))
     print(f"sigma {sigma:g}: {args.outfile}, .summary.json, .png")
     if not all(each["sound"] for each in found):

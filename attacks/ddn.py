@@ -26,8 +26,7 @@ def ddn(
         init_norm: ε_0, L2 on the [0, 1] pixel scale.
         levels: values a pixel may take, so that a file of 256 of them loses nothing; None: any.
 
-    Returns for each image its shortest adversarial iterate; where there was none the last iterate, which does not fool
-    the model.
+    Returns for each image its shortest adversarial iterate; where there was none the last iterate, untried.
     Raises ValueError if inputs leave [0, 1].
     """
     check_inputs(inputs)

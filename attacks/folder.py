@@ -38,11 +38,8 @@ class AttackedFolder(files.Table):
 
     def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
         manifest = folder / "manifest.csv"
-        if overwrite and manifest.is_file():
-            beside = files.settings_path(manifest)
-            made_with = files.read_json(beside) if beside.is_file() else {}
-            if files.differences(made_with, json.loads(json.dumps(settings)), NOT_COMPARED):
-                shutil.rmtree(folder)
+        if overwrite and manifest.is_file() and not _goes_on(manifest, settings):
+            shutil.rmtree(folder)
         super().__init__(manifest, COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix, --overwrite")
         self.folder = folder
         self.done = {(row["split"], int(row["idx"])) for row in self.rows}
@@ -59,6 +56,17 @@ class AttackedFolder(files.Table):
         super().close(lambda line: (SPLITS.index(line.split(",")[0]), int(line.split(",")[1])))
 
 
+def _goes_on(manifest: Path, settings: dict) -> bool:
+    """Whether a run with these settings could go on with what lies there."""
+    try:
+        made_with = files.read_json(files.settings_path(manifest))
+    except (OSError, ValueError):
+        return False
+    with manifest.open(encoding="utf-8", errors="replace") as stream:
+        same_columns = stream.readline().strip() in ("", ",".join(COLUMNS))
+    return same_columns and not files.differences(made_with, json.loads(json.dumps(settings)), NOT_COMPARED)
+
+
 def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     """The rows of a folder's manifest, and its settings. Raises FileNotFoundError if there is none."""
     path = folder / "manifest.csv"
@@ -66,7 +74,10 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
         if not each.is_file():
             raise FileNotFoundError(f"{each} is missing; make the images with attacks/generate.py")
     with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
+        rows, settings = list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
+    if not {"images", "skip", "protocol", "command"} <= set(settings):
+        raise ValueError(f"{files.settings_path(path)}: is not of attacks/generate.py")
+    return rows, settings
 
 
 def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
@@ -104,8 +115,8 @@ def get_attacked(
     rows = [row for row in rows if row["split"] == part]
     missing = set(range(0, settings["images"][part], settings["skip"])) - {int(row["idx"]) for row in rows}
     if missing:
-        raise ValueError(f"{folder}: {len(missing)} images of split {part} are missing; run again: "
-                         f"{settings['command']}")  # fmt: skip
+        raise ValueError(f"{folder}: {len(missing)} images of split {part} are missing; make them with --split {part} "
+                         f"in: {settings['command']}")  # fmt: skip
     if protocol not in (None, settings["protocol"]):
         raise ValueError(f"{folder} was made with --protocol {settings['protocol']}, not {protocol}")
     if (settings["image_size"], settings["channels"]) != (image_size, channels):

@@ -38,6 +38,8 @@ from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
 from pipeline_args import open_pipeline, open_split
 
+SMOOTHED = {"draws": 32, "fresh": False, "N": 200, "alpha": 0.001}  # defaults of what --target smoothed alone takes
+
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
@@ -54,10 +56,10 @@ def get_args_parser() -> cli.Parser:
     group.add_argument("--steps", type=cli.positive_int, help="(default: the attack's own)")
     group.add_argument("--target", choices=TARGETS, help="what is attacked: f alone, behind its denoiser (default "
                        "where there is one), or smoothed with --noise_sd (expected loss over noise)")  # fmt: skip
-    group.add_argument("--draws", type=cli.positive_int, default=32, help="smoothed: draws of noise per step")
-    group.add_argument("--fresh", action="store_true", help="smoothed: new draws at each step")
-    group.add_argument("--N", type=cli.positive_int, default=200, help="smoothed: draws that judge an image")
-    group.add_argument("--alpha", type=cli.probability, default=0.001, help="smoothed: level of the judgement")
+    group.add_argument("--draws", type=cli.positive_int, help="smoothed: draws of noise per step (default: 32)")
+    group.add_argument("--fresh", action="store_true", default=None, help="smoothed: new draws at each step")
+    group.add_argument("--N", type=cli.positive_int, help="smoothed: draws that judge an image (default: 200)")
+    group.add_argument("--alpha", type=cli.probability, help="smoothed: level of the judgement (default: 0.001)")
     parser.add_argument("--suffix", type=suffix, default="",
                         help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
@@ -81,6 +83,8 @@ def main(args: argparse.Namespace) -> None:
         if getattr(args, flag) is not None and all(ATTACKS[name].budget is not budget for name in plans):
             other = "--max_norm cuts what they find" if budget else "theirs is --eps"
             raise ValueError(f"--{flag}: is not for {', '.join(plans)}; {other}")
+    if args.steps is not None and all(ATTACKS[name].steps is None for name in plans):
+        raise ValueError(f"--steps: {', '.join(plans)} takes one step")
     for name, how in plans.items():
         if how.eps is not None and how.eps < 1 / 255:
             print(f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
@@ -93,6 +97,11 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
                          f"give; what needs labels only: {', '.join(labels_only())}")  # fmt: skip
     args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
+    for flag, default in SMOOTHED.items():
+        if getattr(args, flag) is None:
+            setattr(args, flag, default)
+        elif args.target != "smoothed":
+            raise ValueError(f"--{flag}: is for --target smoothed, and {args.target} is attacked")
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed,
                          args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
@@ -134,6 +143,8 @@ def attack_split(
             attacked = run_attack(
                 name, target.model, images, labels, dataclasses.replace(how, generators=generators, starts=starts)
             )
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             seconds = (time.perf_counter() - began) / len(indices)
             queries = (target.model.queries - queries) * target.draws // len(indices)
 
@@ -152,7 +163,6 @@ def attack_split(
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, device: torch.device) -> dict:
     """The settings of a folder of attacked images, but for its attack."""
-    smoothed = {"draws": args.draws, "fresh": args.fresh, "N": args.N, "alpha": args.alpha}
     parts = (("denoiser", args.pretrained_denoiser), ("encoder", args.pretrained_encoder),
              ("decoder", args.pretrained_decoder))  # fmt: skip
     return {
@@ -163,8 +173,8 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
         "channels": pipeline.channels,
         "skip": args.skip,
         "target": args.target,
-        "noise_sd": args.noise_sd,
-        **(smoothed if args.target == "smoothed" else {}),
+        **({} if args.target == "base" else {"noise_sd": args.noise_sd}),
+        **({flag: getattr(args, flag) for flag in SMOOTHED} if args.target == "smoothed" else {}),
         "seed": args.seed,
         "amp": args.amp,
         "classifier": str(args.classifier),

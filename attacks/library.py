@@ -3,7 +3,7 @@
 What could surprise there is handled here: images outside [0, 1] are refused by all; a targeted call of an untargeted
 attack is refused, not answered with the clean images; early stops that depend on the other images of the batch are off;
 what is random or drops images on the way runs image by image (`alone`), so that no result depends on the batch; nothing
-needs CUDA. Where an attack fails, most return the clean image: whoever calls must compare predictions.
+needs CUDA; and where an attack fails, for which most return the clean image, what it tried last is returned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.budget import check_inputs
+from attacks.budget import check_inputs, per_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ LIBRARY = {
     "APGD": Entry(_same("apgd", "Linf", "L2"), "n_iter", 100, "norm", "eps", alone=True),
     "APGD_T": Entry(_same("apgd_targeted", "Linf", "L2"), "n_iter", 100, "norm", "eps", alone=True, targeted=False),
     "ADVLIB_PGD": Entry(_same("pgd_linf", "Linf"), "steps", 40, eps="ε", alone=True),
-    "ADVLIB_DDN": Entry(_same("ddn", "L2"), "steps", 100),
+    "ADVLIB_DDN": Entry(_same("ddn", "L2"), "steps", 100, alone=True),
     "FAB": Entry(_same("fab", "Linf", "L2", "L1"), "n_iter", 100, "norm", targeted=False),
     "FMN": Entry(_same("fmn", "Linf", "L2", "L1"), "steps", 100, "norm"),  # its L0 fails where no pixel must change
     "ALMA": Entry(_same("alma", "L2", "L1"), "num_steps", 1000, classes=3),
@@ -54,7 +54,9 @@ LIBRARY = {
         {"L2": "carlini_wagner_l2", "Linf": "carlini_wagner_linf"}, "max_iterations", 1000, alone=True,
         fixed={"abort_early": False},
     ),
-    "DEEPFOOL": Entry(_same("df", "L2", "Linf"), "steps", 100, "norm", alone=True, targeted=False),
+    "DEEPFOOL": Entry(
+        _same("df", "L2", "Linf"), "steps", 100, "norm", alone=True, targeted=False, fixed={"return_unsuccessful": True}
+    ),
     "SUPERDEEPFOOL": Entry(_same("sdf", "L2"), "steps", 100, alone=True, targeted=False),
     "TR": Entry(  # its plain steps of 0.001 would not leave the neighbourhood of the image
         _same("tr", "L2", "Linf"), "iter", 100, "p", alone=True, targeted=False, fixed={"eps": 0.02}
@@ -97,7 +99,8 @@ def library_attack(
     if entry.eps:
         arguments[entry.eps] = eps
     with torch.no_grad():
-        classes = model(inputs[:1]).shape[1]
+        answers = model(inputs)
+    classes, todo = answers.shape[1], (answers.argmax(dim=1) == labels) != targeted
     if classes < entry.classes:
         raise ValueError(f"{name} needs {entry.classes} classes, the model has {classes}")
     if name.startswith("APGD") and classes < (4 if name == "APGD_T" else 3):
@@ -106,21 +109,35 @@ def library_attack(
         arguments["num_classes"] = classes
     function = _imported(entry.functions[norm])
     if not entry.alone:
-        return _called(function, model, inputs, labels, arguments)
+        return _called(function, model, inputs, labels, todo, arguments)
     one_by_one = []
     for i in range(len(inputs)):
         one = {key: value[i : i + 1] if isinstance(value, Tensor) else value for key, value in arguments.items()}
         seed = 0 if generators is None else int(torch.randint(2**62, (), generator=generators[i]))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            one_by_one.append(_called(function, model, inputs[i : i + 1], labels[i : i + 1], one))
+            mine = slice(i, i + 1)
+            one_by_one.append(_called(function, model, inputs[mine], labels[mine], todo[mine], one))
     return torch.cat(one_by_one)
 
 
-def _called(function: Callable, model: Callable, inputs: Tensor, labels: Tensor, arguments: dict[str, Any]) -> Tensor:
+def _called(
+    function: Callable, model: Callable, inputs: Tensor, labels: Tensor, todo: Tensor, arguments: dict[str, Any]
+) -> Tensor:
+    """Call adv-lib; what comes back untouched though there was something to do is replaced by what was tried last."""
+    tried = inputs  # the last images that the attack asked about, of the whole batch
+
+    def watched(x: Tensor) -> Tensor:
+        nonlocal tried
+        if x.shape == inputs.shape:
+            tried = x.detach().clone()
+        return model(x)
+
     with torch.enable_grad():
         # Copies: some ask for gradients of the very tensors they are given.
-        found = function(model, inputs.detach().clone(), labels.clone(), **arguments).detach()
+        found = function(watched, inputs.detach().clone(), labels.clone(), **arguments).detach()
+    untouched = (~found.isfinite() | (found == inputs)).flatten(1).all(dim=1)
+    found = torch.where(per_image(untouched & todo, inputs).bool(), tried, found)
     # Rounding errors of atanh, and of x + δ - x, can leave [0, 1] by a little.
     return torch.where(found.isfinite(), found, inputs).clamp(0, 1)
 

@@ -73,4 +73,7 @@ def make_target(
 
 @torch.no_grad()
 def _answers(base: Callable[[Tensor], Tensor], images: Tensor, batch: int) -> Tensor:
-    return torch.cat([base(part).argmax(dim=1) for part in images.split(batch)])
+    scores = torch.cat([base(part) for part in images.split(batch)])
+    if scores.isnan().any():
+        raise FloatingPointError("the classifier's scores are NaN: check its weights, or use --no-amp")
+    return scores.argmax(dim=1)

@@ -41,6 +41,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--repeats", type=cli.positive_int, default=5)
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
     parser.add_common_flags()
+    parser.set_defaults(amp=False)  # as attacks/generate.py
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 from evaluation.certificates import Certification, accuracy_curve, by_sigma, certified_accuracy
@@ -110,9 +111,10 @@ def _png(figure) -> bytes:
     return png.getvalue()
 
 
-def robustness_png(claims: Sequence[Claim], longest: float, title: str) -> bytes:
+def robustness_png(claims: Sequence[Claim], longest: float, title: str, asked: float = math.inf) -> bytes:
     """For each claim certified accuracy (below), accuracy under attack (above) and the gap between them, up to the L2
-    length of the `longest` perturbation that was tried."""
+    length of the `longest` perturbation that was tried. Beyond the radius that certification was `asked` for, where it
+    drew no further, there is no certified accuracy to show."""
     import matplotlib.style
     import numpy as np
     from matplotlib.figure import Figure
@@ -122,6 +124,7 @@ def robustness_png(claims: Sequence[Claim], longest: float, title: str) -> bytes
         figure = Figure(figsize=(4.2 * len(claims), 3.2), dpi=200, layout="constrained")
         for axis, claim in zip(figure.subplots(1, len(claims), squeeze=False)[0], claims, strict=True):
             below, above = (100 * of(claim, radii.tolist()) for of in (certified_accuracy_at, accuracy_under_attack))
+            below[radii > asked] = math.nan
             axis.fill_between(radii, below, above, color="0.92", linewidth=0)
             axis.plot(radii, above, color=COLOURS[1], label="under attack (at most)")
             axis.plot(radii, below, color=COLOURS[0], label="certified (at least)")

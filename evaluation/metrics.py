@@ -98,7 +98,8 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
 
 
 def metric_records(report: dict) -> list[dict]:
-    """A report of `summarize` as one record per number: `of` (all, or a class or group), metric, value, low, high."""
+    """A report of `summarize` as one record per number: `of` (all, or a class or group), metric, value, low, high. The
+    confusion matrix follows: how many of a class were `answered` which."""
 
     def record(of: str, name: str, row: dict) -> dict:
         low, high = row.get(f"{name}_interval") or (None, None)
@@ -106,6 +107,11 @@ def metric_records(report: dict) -> list[dict]:
 
     overall = ("accuracy", "balanced_accuracy", "mcc", "macro_auc", "ece", "abstained", "images")
     parts = [(of, row) for key in ("per_class", "groups") for of, row in report.get(key, {}).items()]
-    return [record("all", name, report) for name in overall if name in report] + [
-        record(of, name, row) for of, row in parts for name in ("images", *RATES)
+    records = [record("all", name, report) for name in overall if name in report]
+    records += [record(of, name, row) for of, row in parts for name in ("images", *RATES)]
+    classes = list(report["per_class"])
+    return records + [
+        {"of": of, "metric": f"answered {answer}", "value": count, "low": None, "high": None}
+        for of, row in zip(classes, report["confusion"], strict=True)
+        for answer, count in zip([*classes, "ABSTAIN"], row, strict=False)
     ]

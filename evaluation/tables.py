@@ -145,12 +145,16 @@ def clinical_table(records: Sequence[dict]) -> Table:
 
 
 def empirical_table(records: Sequence[dict]) -> Table:
-    """One line per pipeline, one column per kind of images: accuracy in percent with its interval."""
+    """One line per pipeline, one column per kind of images: accuracy in percent with its interval. Raises ValueError if
+    two records are of one cell."""
     over, columns = "Accuracy (%, 95% interval) on", list(dict.fromkeys(record["on"] for record in records))
     lines: dict[tuple, dict[str, str]] = {}
     for record in records:
         shown = [f"{100 * record[key]:.1f}" for key in ("accuracy", "low", "high")]
-        lines.setdefault((record["name"], record["sigma"]), {})[record["on"]] = "{} ({}–{})".format(*shown)
+        line = lines.setdefault((record["name"], record["sigma"]), {})
+        if record["on"] in line:
+            raise ValueError(f"--empirical {record['name']}:{record['on']}: is given twice")
+        line[record["on"]] = "{} ({}–{})".format(*shown)
     cells = [
         [name, UNKNOWN if sigma is None else f"{sigma:g}", *(found.get(each, UNKNOWN) for each in columns)]
         for (name, sigma), found in lines.items()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from attacks import ATTACKS, How, run_attack, settle
 from attacks.budget import to_8bit
@@ -101,9 +102,9 @@ def test_pgd_on_a_linear_model_is_optimal(randomly):
     attacked = pgd(model, x, labels, 0.1, "Linf", 20, **start())
     torch.testing.assert_close(attacked, x + 0.1 * sign * weight.sign())
     attacked = pgd(model, x, labels, 0.1, "L2", 100, **start())
-    # Steps of 2.5 eps in all shrink what the start has across the gradient by exp(-2.5).
+    # Steps of 2.5 eps in all shrink the tangent of half the angle to the gradient by exp(-2.5): from 90° to 9.4°.
     gain = (((attacked - x) * sign * weight).sum(dim=(1, 2, 3)) / (0.1 * weight.norm())).min()
-    assert 0.99 if randomly else 0.99999 < gain <= 1.00001
+    assert (0.97 if randomly else 0.99999) < gain <= 1.00001
     targeted = pgd(model, x, 1 - labels, 0.1, "L2", 100, targeted=True, **start())
     torch.testing.assert_close(targeted, attacked, atol=1e-6, rtol=0)
 
@@ -198,6 +199,9 @@ def test_pgd_fools_where_adv_libs_does():
     assert torch.equal(fooled, found)
 
 
+STILL = {"SUPERDEEPFOOL", "PERC_AL"}  # give up before they have tried another image
+
+
 @pytest.mark.parametrize("name", list(LIBRARY))
 def test_attacks_of_adv_lib(name):
     """In [0, 1], within the budget, the same in any batch, and most images are fooled."""
@@ -217,6 +221,10 @@ def test_attacks_of_adv_lib(name):
         # FMN comes to the boundary of a nearly flat model from inside and may stop just before it.
         least = 0.2 if name == "FMN" else 0.8
         assert (model(attacked).argmax(dim=1) != labels).float().mean() > least, norm
+        # A failed attempt is saved, not the clean image.
+        hopeless = library_attack(name, lambda images: model(images) + 1e4 * F.one_hot(labels[: len(images)], 4), x[:1],
+                                  labels[:1], norm, eps, 3, generators(1))  # fmt: skip
+        assert name in STILL or not torch.equal(hopeless, x[:1]), norm
         split = [library_attack(name, model, x[i:j], labels[i:j], norm, eps, steps, generators(7)[i:j])
                  for i, j in ((0, 3), (3, 7))]  # fmt: skip
         torch.testing.assert_close(torch.cat(split), attacked, atol=1e-4, rtol=0)
@@ -322,6 +330,12 @@ def test_rounding_keeps_the_direction_of_a_perturbation_below_one_level():
     assert to_8bit(attacked, clean).float().div(255).sub(clean).abs().max() < 1e-6  # rounded to the nearest: erased
 
 
+def test_what_is_longer_than_the_budget_is_cut_to_it():
+    clean, attacked = perturbed(2.0, "L2")
+    saved = to_8bit(attacked, clean, "L2", 1.0).double() / 255 - clean
+    assert (saved.flatten(1).norm(dim=1) <= 1 + 1e-6).all()
+
+
 def test_rounding_leaves_8bit_images_alone():
     clean, _ = perturbed(0.1, "L2")
     other = (clean * 255 + torch.randint(-3, 4, clean.shape)).clamp(0, 255).round() / 255
@@ -356,6 +370,15 @@ def test_attacked_images_never_leave_the_box():
         assert 0 <= attacked.min() <= attacked.max() <= 1
     assert pgd(model, x, labels, 2.0, "L2", 5).max() <= 1
     assert ddn(model, x, labels, 5, levels=None).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["PGD", "DDN"])
+def test_gradients_that_are_nan_are_no_attack(name):
+    model = curved()
+    x, labels = curved_batch()
+    with pytest.raises(FloatingPointError, match=f"{name}.*NaN"):
+        run_attack(name, lambda images: model(images) + (images - x).square().sum().sqrt(), x, labels,
+                   settle(name, "L2", None, 3, None))  # fmt: skip
 
 
 def test_bad_requests():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import run_script
 from scipy.stats import binom
 
 from attacks.certified import CertificateAttack, claims_of
+from evaluation.figures import robustness_png
 from evaluation.robustness import (
     Claim,
     accuracy_under_attack,
@@ -177,4 +179,24 @@ def test_bad_input(certificates, pipeline, data_dir, tmp_path, fails):
     bare = tmp_path / "sigma_0.25.tsv"
     bare.write_bytes(tsv.read_bytes())
     fails(1, (bare, "settings"), *common, pipeline["classifier"], "--certificates", bare)
-    assert not (tmp_path / "x.tsv").exists()
+    Path(f"{bare}.json").write_text('{"sigma": 0.25}')
+    fails(1, (f"{bare.name}.json", "do not tell", "dataset"), *common, pipeline["classifier"], "--certificates", bare)
+    mine = (*common, pipeline["classifier"], "--denoiser", pipeline["mse"], "--certificates", tsv)
+    fails(1, ("--dataset", "Phantom_MRI"), *mine, "--dataset", "Brain_Tumor")
+    fails(1, ("--protocol", "stratified"), *mine, "--protocol", "official")
+    fails(1, ("x.csv", "name it .tsv"), *mine, "--outfile", tmp_path / "x.csv")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_figure_shows_no_certificates_where_none_was_asked_for(monkeypatch):
+    import matplotlib.axes
+
+    drawn = {}
+    monkeypatch.setattr(matplotlib.axes.Axes, "plot", lambda self, x, y, label, **_: drawn.update({label: (x, y)}))
+    monkeypatch.setattr("matplotlib.figure.Figure.legend", lambda *_, **__: None)
+    claim = Claim("class", *np.ones((2, 3), dtype=bool), np.full(3, 0.6), np.full(3, np.inf), np.zeros(3, dtype=int))
+    robustness_png([claim], 1.0, "", asked=0.5)
+    radii, certified = drawn["certified (at least)"]
+    assert np.isnan(certified[radii > 0.5]).all()
+    assert (certified[radii <= 0.5] == 100).all()
+    assert not np.isnan(drawn["under attack (at most)"][1]).any()

@@ -89,7 +89,9 @@ def test_records_hold_every_number_with_its_interval():
     assert (records[0]["of"], records[0]["metric"], records[0]["value"]) == ("all", "accuracy", 1)
     assert (records[0]["low"], records[0]["high"]) == interval(2, 2)
     assert {record["of"] for record in records} == {"all", "a", "b", "g", "h"}
-    assert len({(record["of"], record["metric"]) for record in records}) == len(records) == 7 + 4 * 5
+    assert len({(record["of"], record["metric"]) for record in records}) == len(records) == 7 + 4 * 5 + 2 * 2
+    answered = {(record["of"], record["metric"]): record["value"] for record in records[-4:]}
+    assert answered == {("a", "answered a"): 1, ("a", "answered b"): 0, ("b", "answered a"): 0, ("b", "answered b"): 1}
 
 
 def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):

@@ -89,7 +89,7 @@ def test_defended_images_are_those_of_the_whole_pipeline(generate, data_dir, pip
     assert json.loads((folder / "manifest.csv.json").read_text())["target"] == "defended"
 
 
-def test_smoothed_target_is_judged_by_other_draws(generate, data_dir, pipeline):
+def test_smoothed_target(generate, data_dir, pipeline):
     flags = ("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2",
              "--eps", 0.5, "--steps", 2, "--draws", 4, "--N", 50, "--skip", 12)  # fmt: skip
     folder = generate("_smooth", *flags)
@@ -162,7 +162,7 @@ def test_a_folder_is_a_dataset(generate, data_dir):
         (("Phantom_MRI", "FGSM_read", 64, 3, None), "holds 32 px"),
         (("Phantom_MRI", "FGSM_read:old", 32, 3, None), "must be train, val, test or"),
         (("Phantom_MRI", "GONE", 32, 3, None), "FGSM_read"),
-        (("Phantom_MRI", "FGSM_read:train", 32, 3, None), "are missing; run again"),
+        (("Phantom_MRI", "FGSM_read:train", 32, 3, None), "are missing; make them with --split train in"),
         (("Phantom_MRI", "FGSM_read", 32, 3, "official"), "--protocol stratified, not official"),
     ):
         with pytest.raises(ValueError, match=word):
@@ -206,9 +206,15 @@ def test_bad_input(generate, pipeline, data_dir, fails, tmp_path, capsys):
     assert {row["split"] for row in old} == {"test"}
     assert {row["split"] for row in rows_of(again)} == {"val"}
     assert not list(again.rglob("test_*.png"))
-    assert (
-        len(rows_of(generate("_other", "--eps", 0.03, "--overwrite"))) > len(rows_of(again)) / 2
-    )  # kept, and added to
+    kept = rows_of(again)
+    assert rows_of(generate("_other", "--eps", 0.03, "--overwrite", "--split", "val", "test")) == [*kept, *[
+        row for row in rows_of(again) if row["split"] == "test"]]  # fmt: skip
+    assert len(rows_of(again)) == len(kept) + len(old)
+    (again / "manifest.csv.json").write_text("{")
+    fails(1, ("manifest.csv.json", "not a JSON file"), *common[:-1], "_other", "--eps", 0.03)
+    assert len(rows_of(generate("_other", "--eps", 0.03, "--overwrite"))) == len(old)
+    fails(1, ("--steps", "FGSM takes one step"), *common, "--steps", 10)
+    fails(1, ("--draws", "--target smoothed"), *common, "--draws", 3)
     capsys.readouterr()
     folder = generate("_faint", "--eps", 0.003)
     assert "0.003 is below 1/255" in capsys.readouterr().err
