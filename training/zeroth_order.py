@@ -94,7 +94,7 @@ def rge_orthogonal(
 
 def cge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
     """Coordinate-wise gradient estimate as published: `Σ_k (ℓ(z + μe_k) - ℓ(z - μe_k)) / 2μ · e_k` over all d
-    coordinates (q = d, 2d queries); with q < d over q coordinates at random, times d/q."""
+    coordinates (q = d, 2d queries); with q < d over q of them, drawn for each sample by itself, times d/q."""
     return _scaled(_central(loss_at, z, mu, _coordinates(z, q, generator, block)), _dimension(z) / q)
 
 
@@ -216,11 +216,12 @@ def _coordinates(z: Tensor, q: int, generator: torch.Generator | None, block: in
     d = _dimension(z)
     if q > d:
         raise ValueError(f"there are no {q} coordinates in {d} dimensions")
-    chosen = torch.arange(d, device=z.device)
-    if q < d:
-        chosen = torch.randperm(d, generator=generator, device=z.device)[:q]
-    for part in chosen.split(block):
-        yield torch.nn.functional.one_hot(part, d).float().unsqueeze(0)
+    if q == d:
+        chosen = torch.arange(d, device=z.device).expand(1, d)
+    else:  # of each sample's own: shared ones would err alike in all, and a batch would not average that out
+        chosen = torch.rand(len(z), d, generator=generator, device=z.device).argsort(dim=1)[:, :q]
+    for part in chosen.split(block, dim=1):
+        yield torch.nn.functional.one_hot(part, d).float()
 
 
 def low_frequencies(shape: tuple[int, int, int], q: int) -> Tensor:
