@@ -2,19 +2,22 @@
 
 Every estimator is `(loss_at, z, mu, q, generator) → (gradient, queries)`:
 
-    loss_at   points `[B, P, *S]` → losses `[B, P]` in float32: P points for each of B samples, which may each have a
-              target of their own (`in_batches` makes one from a loss per sample)
+    loss_at   points `[b, P, *S]` → losses `[b, P]` in float32: P points for each of b samples, which may each have a
+              target of their own; a second argument, a slice of the B samples, says which b they are (default: all).
+              `in_batches` makes one from a loss per sample
     z         `[B, *S]`, where the gradients are wanted; d numbers per sample
     mu        μ, the step of the finite differences
     q         number of directions per sample
     generator of the random directions, on z's device; None: torch's global one
-    block     directions that are in memory at once, per sample
+    block     directions per sample whose points are in memory at once
     gradient  `[B, *S]` float32
     queries   evaluations of ℓ per sample
 
 Directions are unit vectors. With u uniform on the sphere, `E[d ⟨∇ℓ, u⟩ u] = ∇ℓ`: the factor d/q makes a mean over q of
-them unbiased for small μ. Sources: Liu et al. 2020 (survey); Zhang et al., "How to robustify black-box ML models? A
-zeroth-order optimization perspective", ICLR 2022, eq. 4 (RGE) and 5 (CGE).
+them unbiased for small μ. `grey` makes of an estimator one for images whose channels are equal.
+
+Sources: Liu et al. 2020 (survey); Zhang et al., "How to robustify black-box ML models? A zeroth-order optimization
+perspective", ICLR 2022, eq. 4 (RGE) and 5 (CGE).
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ import torch
 from scipy.fft import idctn
 from torch import Tensor
 
-LossAt = Callable[[Tensor], Tensor]
+LossAt = Callable[..., Tensor]
 BLOCK = 64
+EVERY = slice(None)
+HELD = 2**24  # numbers of orthonormal directions in memory at once (64 MiB, a few times over while they are made)
 
 
 def in_batches(loss: Callable[[Tensor, Tensor], Tensor], batch: int) -> LossAt:
@@ -36,10 +41,10 @@ def in_batches(loss: Callable[[Tensor, Tensor], Tensor], batch: int) -> LossAt:
     `batch` points per call, without gradients."""
 
     @torch.no_grad()
-    def loss_at(points: Tensor) -> Tensor:
+    def loss_at(points: Tensor, samples: slice = EVERY) -> Tensor:
         count, per_sample = points.shape[:2]
         flat = points.flatten(0, 1)
-        sample = torch.arange(count, device=points.device).repeat_interleave(per_sample)
+        sample = (torch.arange(count, device=points.device) + (samples.start or 0)).repeat_interleave(per_sample)
         losses = [loss(*part).float() for part in zip(flat.split(batch), sample.split(batch), strict=True)]
         return torch.cat(losses).view(count, per_sample)
 
@@ -52,16 +57,16 @@ def surrogate_loss(
     """`[B]` losses for the optimiser: their gradient is `⟨dz, ĝ⟩` with the estimate ĝ of `∇_z ℓ` (Zhang et al. 2022),
     their value the mean of ℓ over the points that were queried. `loss` and `batch` as in `in_batches`; random
     directions come from torch's global generator, so that a run is resumed exactly."""
-    seen: list[Tensor] = []
+    ask, total = in_batches(loss, batch), torch.zeros(len(z), device=z.device)
 
-    def loss_at(points: Tensor) -> Tensor:
-        losses = in_batches(loss, batch)(points)
-        seen.append(losses)
+    def loss_at(points: Tensor, samples: slice = EVERY) -> Tensor:
+        losses = ask(points, samples)
+        total[samples] += losses.sum(dim=1)
         return losses
 
     with torch.autocast(z.device.type, enabled=False):
-        gradient, _ = estimator(loss_at, z.detach().float(), mu, q, None, block=max(1, batch // len(z)))
-        value = torch.cat(seen, dim=1).mean(dim=1)
+        gradient, queries = estimator(loss_at, z.detach().float(), mu, q, None, block=max(1, batch // len(z)))
+        value = total / queries
         product = (z.float() * gradient).flatten(1).sum(dim=1)
     return product + (value - product).detach()
 
@@ -88,8 +93,11 @@ def rge_orthogonal(
     """`rge` with orthonormal directions, uniformly rotated (QR of a Gaussian matrix): no direction repeats what another
     has told, and q = d gives the whole gradient; q + 1 queries, q <= d. Relative error `sqrt(d/q - 1)`
     (Kozak et al. 2021, "A stochastic subspace approach to gradient-free optimization")."""
-    directions = _orthonormal(_gaussian(z, q, generator)).split(block, dim=1)
-    return _scaled(_forward(loss_at, z, mu, directions), _dimension(z) / q)
+
+    def vectors(samples: slice) -> Tensor:
+        return _gaussian(z[samples], q, generator)
+
+    return _scaled(_along_orthonormal(loss_at, z, mu, vectors, q, block), _dimension(z) / q)
 
 
 def cge(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
@@ -119,8 +127,30 @@ def guided(surrogate: Callable[[Tensor], Tensor]) -> Callable:
 
     def estimate(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
         first = surrogate(z).detach().float().flatten(1).unsqueeze(1)
-        directions = _orthonormal(torch.cat([first, _gaussian(z, q - 1, generator)], dim=1))
-        return _forward(loss_at, z, mu, directions.split(block, dim=1))
+
+        def vectors(samples: slice) -> Tensor:
+            return torch.cat([first[samples], _gaussian(z[samples], q - 1, generator)], dim=1)
+
+        return _along_orthonormal(loss_at, z, mu, vectors, q, block)
+
+    return estimate
+
+
+def grey(estimator: Callable) -> Callable:
+    """`estimator` on images `[B, C, H, W]`, with directions whose C channels are equal: unit vectors of `[1, H, W]`
+    over `sqrt(C)` in each, d = H·W. It estimates (as free of bias as before) the gradient's part in that subspace and
+    leaves out the rest; of images that are grey in truth little is left out, and a third as many dimensions are
+    searched. Not for `guided`, whose surrogate would have to see the image."""
+
+    def estimate(loss_at: LossAt, z: Tensor, mu: float, q: int, generator: torch.Generator | None, block: int = BLOCK):
+        share = z.shape[1] ** -0.5
+
+        def moved_at(moves: Tensor, samples: slice = EVERY) -> Tensor:
+            return loss_at(z[samples].unsqueeze(1) + share * moves, samples)
+
+        still = torch.zeros_like(z[:, :1], memory_format=torch.contiguous_format)
+        found, queries = estimator(moved_at, still, mu, q, generator, block)
+        return share * found.expand(z.shape), queries
 
     return estimate
 
@@ -158,6 +188,23 @@ def _forward(loss_at: LossAt, z: Tensor, mu: float, directions: Iterable[Tensor]
         gradient += _combined(slopes, u)
         queries += u.shape[1]
     return gradient.view(z.shape), queries
+
+
+def _along_orthonormal(
+    loss_at: LossAt, z: Tensor, mu: float, vectors: Callable[[slice], Tensor], q: int, block: int
+) -> tuple[Tensor, int]:
+    """`_forward` along the orthonormalised q `vectors(samples)`: so many samples at a time as `HELD` allows, for each
+    must have all its directions at once. Random vectors of such a block are drawn after those of the one before: on
+    the CPU the same as all at once where a block draws a multiple of 16 numbers, others else."""
+    count = max(1, HELD // (q * _dimension(z)))
+    found, queries = [], 0
+    for start in range(0, len(z), count):
+        samples = slice(start, min(start + count, len(z)))
+        directions = _orthonormal(vectors(samples))
+        parts = directions.split(max(1, block * len(z) // len(directions)), dim=1)
+        gradient, queries = _forward(lambda points, samples=samples: loss_at(points, samples), z[samples], mu, parts)
+        found.append(gradient)
+    return torch.cat(found), queries
 
 
 def _central(loss_at: LossAt, z: Tensor, mu: float, directions: Iterable[Tensor]) -> tuple[Tensor, int]:
