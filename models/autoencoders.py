@@ -50,6 +50,9 @@ class Autoencoder(nn.Module):
         down += [NAFBlock(widths[-1]), NAFBlock(widths[-1]), nn.Conv2d(widths[-1], self.latent_shape[0], 1)]
         up += [NAFBlock(width), nn.Conv2d(width, 4 * channels, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid()]
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
+        # Starts near the mean of a medical image, sigmoid(-1.5) = 0.18. From the grey of sigmoid(0), the first steps
+        # darken everything and can go on to where the sigmoid is flat: black images, and no gradient that leads back.
+        nn.init.constant_(self.decoder[-3].bias, -1.5)
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
         return self.decoder(self.encoder(x))
