@@ -29,7 +29,7 @@ def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> N
     group.add_argument("--classifier", "--base_classifier", type=Path, required=required, metavar="F",
                        help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
     group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
-                       help="what an ONNX file or a function answers with")  # fmt: skip
+                       help="what f answers with; of a checkpoint, what it lets out")  # fmt: skip
     group.add_argument("--image_size", type=positive_int, help="that a function takes (others know it)")
     group.add_argument("--channels", type=int, choices=[1, 3], help="that a function takes (others know it)")
 

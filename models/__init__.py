@@ -1,6 +1,13 @@
 """Networks: the registry (name → constructor), checkpoint → model, the pipelines built from them, and how they run."""
 
-from models.black_box import BlackBox, QueriedClassifier, export_classifier, fingerprint, load_classifier
+from models.black_box import (
+    BlackBox,
+    QueriedClassifier,
+    export_classifier,
+    fingerprint,
+    load_classifier,
+    load_surrogates,
+)
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
 from models.fronts import load_front
 from models.inference import frozen
@@ -26,6 +33,7 @@ __all__ = [
     "load_front",
     "load_model",
     "load_pipeline",
+    "load_surrogates",
     "names",
     "origins",
     "prepare",

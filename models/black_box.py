@@ -6,11 +6,12 @@ Three kinds stand behind the flag `--classifier`: a checkpoint of ours, an ONNX 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import files
 from models.device import prepare
+from models.inference import frozen
 from models.registry import load_model
 
 SCORES = ("logits", "probabilities", "labels")
@@ -28,15 +30,17 @@ RETRIES = 5  # of a failing query, after 1, 2, 4, 8 and 16 s
 
 class BlackBox:
     """`query(images [B, C, H, W] in [0, 1]) → logits [B, K]` of any callable, in float32 and without gradients;
-    `queries` counts the images."""
+    `queries` counts the images. Not under autocast, unless with `amp`: in half precision, differences of neighbouring
+    losses drown."""
 
-    def __init__(self, classify: Callable[[Tensor], Tensor]) -> None:
-        self._classify, self.queries = classify, 0
+    def __init__(self, classify: Callable[[Tensor], Tensor], amp: bool = False) -> None:
+        self._classify, self._amp, self.queries = classify, amp, 0
 
     def query(self, images: Tensor) -> Tensor:
-        """Logits in float32. Never under autocast: in half precision, differences of neighbouring losses drown."""
+        """The logits, as float32."""
         self.queries += len(images)
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        kept = contextlib.nullcontext() if self._amp else torch.autocast(images.device.type, enabled=False)
+        with torch.no_grad(), kept:
             return self._classify(images.float()).float()
 
 
@@ -49,22 +53,17 @@ class QueriedClassifier(nn.Module):
     0 or about 10, ten times the 0/1 error, and a zeroth-order estimate is one of its smoothed version's gradient: it
     needs a large μ, so that some directions change the label.
 
-    A query that raises is repeated `RETRIES` times, after ever longer pauses; then ConnectionError, an OSError, says
-    what went wrong. Raises FloatingPointError or ValueError if the scores are not what was said.
+    A query that raises is repeated `retries` times, after ever longer pauses; then ConnectionError, an OSError, says
+    what went wrong. Raises FloatingPointError if scores are not finite, ValueError if they are not what was said.
     """
 
     def __init__(
         self, classify: Callable[[np.ndarray], Any], name: str, num_classes: int, scores: str = "logits",
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep, retries: int = RETRIES,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._classify, self.name, self.num_classes, self.scores, self._sleep = (
-            classify,
-            name,
-            num_classes,
-            scores,
-            sleep,
-        )
+        self.name, self.num_classes, self.scores = name, num_classes, scores
+        self._classify, self._sleep, self._retries = classify, sleep, retries
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
@@ -77,12 +76,13 @@ class QueriedClassifier(nn.Module):
         return self._logits(answer, len(x))
 
     def _ask(self, images: np.ndarray) -> Any:
-        for attempt in range(RETRIES + 1):
+        times = f" {self._retries + 1} times" if self._retries else ""
+        for attempt in range(self._retries + 1):
             try:
                 return self._classify(images)
             except Exception as error:  # whatever a foreign function raises
-                if attempt == RETRIES:
-                    raise ConnectionError(f"--classifier {self.name}: a query failed {RETRIES + 1} times: "
+                if attempt == self._retries:
+                    raise ConnectionError(f"--classifier {self.name}: a query failed{times}: "
                                           f"{type(error).__name__}: {error}") from error  # fmt: skip
                 self._sleep(2.0**attempt)
         raise AssertionError
@@ -92,6 +92,8 @@ class QueriedClassifier(nn.Module):
         if list(answer.shape) != shape:
             raise ValueError(f"--classifier {self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
                              f"--scores can be {', '.join(SCORES)}")  # fmt: skip
+        if not torch.isfinite(answer).all():
+            raise FloatingPointError(f"--classifier {self.name}: gave scores that are not finite")
         if self.scores == "labels":
             if not (answer.min() >= 0 and answer.max() < self.num_classes):
                 raise ValueError(f"--classifier {self.name}: gave a label outside 0 … {self.num_classes - 1}")
@@ -105,8 +107,9 @@ class QueriedClassifier(nn.Module):
 
 
 def onnx_classifier(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, str]]:
-    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`. Raises ValueError if it is not
-    one, or onnxruntime is not installed."""
+    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`; where B is fixed in it, images
+    go through by so many, the last ones with copies in the free places. Raises ValueError if it is not one, or
+    onnxruntime is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -121,11 +124,29 @@ def onnx_classifier(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dic
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except Exception as error:  # onnxruntime has kinds of its own
         raise ValueError(f"--classifier {path}: not a readable ONNX file: {error}") from None
-    name = session.get_inputs()[0].name
-    return (
-        lambda images: session.run(None, {name: np.ascontiguousarray(images)})[0],
-        session.get_modelmeta().custom_metadata_map,
-    )
+    name, (batch, *_) = session.get_inputs()[0].name, session.get_inputs()[0].shape
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {name: np.ascontiguousarray(images)})[0]
+
+    def run_in_batches(images: np.ndarray) -> np.ndarray:
+        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % batch, axis=0)])
+        return np.concatenate([run(part) for part in np.split(filled, len(filled) // batch)])[: len(images)]
+
+    return run_in_batches if isinstance(batch, int) else run, session.get_modelmeta().custom_metadata_map
+
+
+def local_classifier(model: nn.Module, device: torch.device | str, scores: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A network of ours as if it were somebody else's: images → `scores`, no gradients."""
+    model = frozen(model)
+
+    @torch.no_grad()
+    def classify(images: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(images).to(device).to(memory_format=torch.channels_last)
+        logits = model(x).float()
+        return (logits.argmax(dim=1) if scores == "labels" else logits.softmax(dim=1)).cpu().numpy()
+
+    return classify
 
 
 def python_classifier(spec: str) -> Callable[[np.ndarray], Any]:
@@ -149,7 +170,8 @@ def load_classifier(
     the data set where it tells, and `arch_kwargs` with `channels` and `num_classes`.
 
     Checkpoints and ONNX files that `export_classifier` wrote know these; for others they come from `described`
-    (`dataset`, `image_size`, `channels`, `num_classes`). Raises FileNotFoundError or ValueError.
+    (`dataset`, `image_size`, `channels`, `num_classes`). A checkpoint that is to answer with other `scores` than logits
+    gives no more than those, and no gradients. Raises FileNotFoundError or ValueError.
     """
     known: dict[str, Any] = {}
     if not is_foreign(spec):
@@ -158,9 +180,14 @@ def load_classifier(
             raise ValueError(f"--classifier {spec}: does not say its image_size; not written by train_classifier.py")
         known = {"image_size": made["image_size"], **made["arch_kwargs"]}
         _agree(spec, known, described)
+        if scores != "logits":
+            classify = local_classifier(model, device, scores)
+            model = QueriedClassifier(classify, str(spec), known["num_classes"], scores, retries=0).eval()
         return model, made
+    retries = RETRIES
     if str(spec).endswith(".onnx"):
         classify, metadata = onnx_classifier(Path(spec))
+        retries = 0  # it is no service: what fails once, fails again
         known = json.loads(metadata.get("denoised_smoothing", "{}"))
     else:
         classify = python_classifier(str(spec))
@@ -171,7 +198,22 @@ def load_classifier(
         raise ValueError(f"--classifier {spec}: does not say its {', '.join(missing)}; give them as flags")
     made = {"dataset": known["dataset"], "image_size": known["image_size"], "info": known.get("info"),
             "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
-    return QueriedClassifier(classify, str(spec), known["num_classes"], scores).eval(), made
+    return QueriedClassifier(classify, str(spec), known["num_classes"], scores, retries=retries).eval(), made
+
+
+def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.device | str = "cpu") -> list[nn.Module]:
+    """The classifiers of `--surrogates`, frozen, for the one that is described by `made`. Raises ValueError if one
+    takes other images, or knows other classes."""
+    surrogates = []
+    wanted = {**made["arch_kwargs"], "image_size": made["image_size"]}
+    for path in paths:
+        surrogate, other = load_model(path, "classifier", device)
+        held = {**other["arch_kwargs"], "image_size": other.get("image_size")}
+        for name in ("image_size", "channels", "num_classes"):
+            if held[name] != wanted[name]:
+                raise ValueError(f"--surrogates {path}: has {name} {held[name]}, but the classifier {wanted[name]}")
+        surrogates.append(frozen(surrogate))
+    return surrogates
 
 
 def _agree(spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
@@ -192,8 +234,12 @@ def fingerprint(spec: Path | str) -> str:
 
 def export_classifier(checkpoint: Path, path: Path) -> None:
     """Write the classifier of a checkpoint as ONNX, images `[B, C, H, W]` in [0, 1] → logits, any batch size; what
-    `load_classifier` must know goes into its metadata."""
-    import onnx
+    `load_classifier` must know goes into its metadata. Raises ValueError if the packages that write it are missing."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 — what torch.onnx.export writes with
+    except ImportError as error:
+        raise ValueError(f"--outfile {path}: needs {error.name}; pip install onnx onnxscript") from None
 
     model, made = load_model(checkpoint, "classifier")
     kwargs = made["arch_kwargs"]

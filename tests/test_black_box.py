@@ -49,6 +49,13 @@ def test_scores_that_are_not_what_was_said():
             QueriedClassifier(classify, "f", 4, scores)(IMAGES)
 
 
+def test_scores_that_are_not_finite():
+    for bad in (np.nan, np.inf):
+        for scores in ("logits", "probabilities"):
+            with pytest.raises(FloatingPointError, match="--classifier f: gave scores that are not finite"):
+                QueriedClassifier(lambda x, bad=bad: logits(x) * bad, "f", 4, scores)(IMAGES)
+
+
 def test_text_is_no_score():
     with pytest.raises(ValueError, match="no numbers"):
         QueriedClassifier(lambda images: np.array(["glioma"] * len(images)), "f", 2)(torch.rand(3, 1, 2, 2))
@@ -118,6 +125,61 @@ def test_an_onnx_file_is_defended_and_certified_by_queries(onnx, pipeline, data_
         lines = (tmp_path / f"{name}.tsv").read_text().splitlines()
         answers.append((row["queries"], row["val_agreement"], [line.split("\t")[2] for line in lines]))
     assert answers[0] == answers[1]
+
+
+def test_an_onnx_file_with_a_fixed_batch(tmp_path):
+    """Whatever the number of images: by so many as the file takes. What it cannot take is not asked for again."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["x"], ["scores"], axes=[2, 3], keepdims=0)], "mean",
+        [helper.make_tensor_value_info("x", number, [4, 3, 8, 8])],
+        [helper.make_tensor_value_info("scores", number, [4, 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "four.onnx")
+    described = {"dataset": "Phantom_MRI", "image_size": 8, "channels": 3, "num_classes": 3}
+    classifier, _ = load_classifier(tmp_path / "four.onnx", **described)
+    for count in (1, 4, 9):
+        x = torch.rand(count, 3, 8, 8)
+        torch.testing.assert_close(classifier(x), x.mean(dim=(2, 3)))
+    with pytest.raises(OSError, match=r"four\.onnx: a query failed: "):
+        classifier(torch.rand(4, 3, 9, 9))
+
+
+def test_a_checkpoint_lets_out_no_more_than_its_scores(pipeline, data_dir, tmp_path, fails):
+    """Labels alone: no gradients, training by queries, and the certificates that the logits give."""
+    x = torch.rand(5, 3, 32, 32)
+    plain, _ = load_classifier(pipeline["classifier"])
+    with torch.no_grad():
+        expected = plain(x)
+        probable, _ = load_classifier(pipeline["classifier"], scores="probabilities")
+        torch.testing.assert_close(probable(x).softmax(dim=1), expected.softmax(dim=1), atol=1e-4, rtol=1e-3)
+    labels, made = load_classifier(pipeline["classifier"], scores="labels")
+    assert torch.equal(labels(x), 10.0 * torch.nn.functional.one_hot(expected.argmax(dim=1), 4) - 10)
+    assert (made["image_size"], list(labels.parameters())) == (32, [])
+    with pytest.raises(ValueError, match="no gradients"):
+        labels(x.requires_grad_())
+    common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"])
+    denoised = ("--denoiser", pipeline["mse"], "--no-amp")
+    fails(1, ("no gradients", "ZO"), "main_ds", *common, "--scores", "labels", "--outdir", tmp_path / "no")
+    run_script("main_ds", *common, "--pretrained_denoiser", pipeline["mse"], "--scores", "labels",
+               "--optimization_method", "ZO", "--q", 1, "--mu", 1, "--epochs", 1, "--batch", 40,
+               "--outdir", tmp_path / "run")  # fmt: skip
+    answers = []
+    for scores in ("logits", "labels"):
+        run_script("AE_DS_verify", *common, *denoised, "--scores", scores, "--sigma", 0.25, "--N0", 10, "--N", 20,
+                   "--max", 2, "--outfile", tmp_path / f"{scores}.tsv")  # fmt: skip
+        lines = (tmp_path / f"{scores}.tsv").read_text().splitlines()
+        answers.append([line.split("\t")[2:4] for line in lines])
+    assert answers[0] == answers[1]
+
+
+def test_exporting_without_its_packages(pipeline, tmp_path, monkeypatch, fails):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    fails(1, ("--outfile", "pip install onnx"), "export_model", "--model", pipeline["classifier"], "--outfile",
+          tmp_path / "f.onnx")  # fmt: skip
 
 
 def test_a_python_function(data_dir, tmp_path, monkeypatch):
