@@ -11,6 +11,7 @@ python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +27,9 @@ from training.engine import fit
 from training.noise import add_fixed_noise, add_noise, noise_range
 from training.run_directory import RunDirectory
 
-NEW = {"arch": "nafnet", "image_size": 64, "channels": 3, "latent": 576}  # networks, unless flags say otherwise
+# New networks, unless flags say otherwise.
+NEW = {"model": "denoiser", "arch": "nafnet", "image_size": 64, "channels": 3, "latent": 576,
+       "measurement": "undersampled", "acceleration": 4.0}  # fmt: skip
 
 
 def get_args_parser() -> cli.Parser:
@@ -38,12 +41,12 @@ def get_args_parser() -> cli.Parser:
         help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"], default="denoiser",
-                       help="what to train")  # fmt: skip
+    model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"],
+                       help="what to train (default: denoiser, or what the checkpoint holds)")  # fmt: skip
     model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor (default: nafnet)")
-    model.add_argument("--measurement", choices=MEASUREMENTS, default="undersampled",
-                       help="that a reconstructor is given: lines of k-space, or random projections")  # fmt: skip
-    model.add_argument("--acceleration", type=cli.positive_float, default=4.0, help="of it: numbers per measured one")
+    model.add_argument("--measurement", choices=MEASUREMENTS, help="that a new reconstructor is given: lines of "
+                       "k-space (default: undersampled), or random projections")  # fmt: skip
+    model.add_argument("--acceleration", type=cli.positive_float, help="of it: numbers per measured one (default: 4)")
     model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
     model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64)")
     model.add_argument("--channels", type=int, choices=[1, 3], help="3: RGB, as published (default); 1: grey")
@@ -72,15 +75,12 @@ def train(args: argparse.Namespace) -> None:
     """Train by reconstruction; `best` has the highest PSNR on the validation split."""
     if args.outdir is None:
         raise ValueError("--mode train needs --outdir")
-    if args.model != "denoiser":
-        args.noise_sd = [0.0]
-    noise_sd = noise_range(args.noise_sd)
     device = flags.set_up(args)
 
     # ---- model ----
     if args.pretrained_denoiser is not None:
         denoiser, start = _load(args, device)
-        describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size")}
+        describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size", "measurement") if key in start}
     else:
         for name, value in NEW.items():
             setattr(args, name, getattr(args, name) or value)
@@ -89,16 +89,18 @@ def train(args: argparse.Namespace) -> None:
         if args.model == "autoencoder":
             describe["arch"] = "autoencoder"
             describe["arch_kwargs"] |= {"image_size": args.image_size, "latent": args.latent}
+        if args.model == "reconstructor":
+            describe["measurement"] = {"kind": args.measurement, "acceleration": args.acceleration, "seed": args.seed}
         denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
+    if args.model != "denoiser":
+        args.noise_sd = [0.0]
+    noise_sd = noise_range(args.noise_sd)
     args.dataset = args.dataset or start["dataset"]
 
     # ---- data ----
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
     describe |= train_data.manifest.described()
-    measure = lambda images: images  # noqa: E731
-    if args.model == "reconstructor":
-        describe["measurement"] = {"kind": args.measurement, "acceleration": args.acceleration, "seed": args.seed}
-        measure = measurement(channels=takes(describe)[0], image_size=describe["image_size"], **describe["measurement"])
+    measure = _measure(describe)
     train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
@@ -123,11 +125,12 @@ def test(args: argparse.Namespace) -> None:
     """PSNR of noisy and denoised images at every --noise_sd."""
     device = flags.set_up(args)
     denoiser, described = _load(args, device)
+    measure = _measure(described)
     loader = get_loader(_dataset(args, args.split, described), args.batch)
     for value in args.noise_sd:
         with torch.inference_mode(), autocast(device, args.amp):
-            noisy = validation.psnr(lambda x, _: x, loader, device, (value, value))
-            denoised = validation.psnr(denoiser, loader, device, (value, value))
+            noisy = validation.psnr(lambda x, _: x, loader, device, (value, value), measure)
+            denoised = validation.psnr(denoiser, loader, device, (value, value), measure)
         print(f"noise_sd {value:g}: PSNR noisy {noisy:.2f} dB, denoised {denoised:.2f} dB ({args.split} split)")
 
 
@@ -139,11 +142,11 @@ def inference(args: argparse.Namespace) -> None:
         raise ValueError("--mode inference needs --outdir")
     device = flags.set_up(args)
     denoiser, described = _load(args, device)
-    data = _dataset(args, args.split, described)
+    data, measure = _dataset(args, args.split, described), _measure(described)
     chosen = torch.linspace(0, len(data) - 1, min(args.images, len(data))).long().tolist()
     clean = torch.stack([data[i][0] for i in chosen]).to(device)
     for value in args.noise_sd:
-        noisy, sd = add_fixed_noise(clean, (value, value), seed=args.seed)
+        noisy, sd = add_fixed_noise(measure(clean), (value, value), seed=args.seed)
         with torch.inference_mode(), autocast(device, args.amp):
             denoised = denoiser(noisy, sd).float()
         columns = torch.cat([clean, noisy, denoised], dim=2).clamp(0, 1)  # [B, C, 3H, W]
@@ -159,9 +162,22 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
     if args.pretrained_denoiser is None:
         raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
     denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
-    is_like = {"arch": described["arch"], "image_size": described["image_size"], "channels": takes(described)[0]}
+    measured = described.get("measurement")
+    kind = "autoencoder" if described["arch"] == "autoencoder" else "reconstructor" if measured else "denoiser"
+    is_like = {"model": kind, "arch": described["arch"], "image_size": described["image_size"],
+               "channels": takes(described)[0]}  # fmt: skip
+    if measured:
+        is_like |= {"measurement": measured["kind"], "acceleration": measured["acceleration"]}
     flags.settle(args, args.pretrained_denoiser, is_like)
     return denoiser, described
+
+
+def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a reconstructor is given of an image; for the others that is the image."""
+    if "measurement" not in described:
+        return lambda images: images
+    channels, size = takes(described)[0], described["image_size"]
+    return measurement(channels=channels, image_size=size, **described["measurement"])
 
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):

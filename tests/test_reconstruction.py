@@ -71,6 +71,20 @@ def test_training_one(reconstructor):
     assert history[1]["val_psnr"] > 10
 
 
+def test_going_on_with_one(reconstructor, pipeline, data_dir, tmp_path, fails):
+    """What is measured is what the file says; a network is not trained as another kind than it is."""
+    common = ("ds_main", "--data_dir", data_dir, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "more",
+              "--pretrained_denoiser")  # fmt: skip
+    for model in ("denoiser", "autoencoder"):
+        fails(1, (f"--model {model}", reconstructor, "model reconstructor"), *common, reconstructor, "--model", model)
+    fails(1, ("--model reconstructor", "model denoiser"), *common, pipeline["mse"], "--model", "reconstructor")
+    fails(1, ("--acceleration 3", reconstructor), *common, reconstructor, "--acceleration", 3)
+    run_script(*common, reconstructor, "--seed", 1)
+    made = load_reconstructor(tmp_path / "more" / "best.pth.tar")[2]
+    assert made["measurement"] == {"kind": "undersampled", "acceleration": 2.0, "seed": 0}
+    assert made["args"]["noise_sd"] == [0.0]
+
+
 @pytest.mark.parametrize("objective", ["stability", "classification"])
 @pytest.mark.parametrize("method", [("FO", "--mse_weight", 1), ("ZO", "--zo_method", "RGE", "--q", 3)])
 def test_defending_one(reconstructor, pipeline, data_dir, tmp_path, objective, method):
