@@ -6,7 +6,8 @@
 
 The gradient of the stability loss at z, for noisy images of a split: z is the denoised image (DS) and, with an encoder,
 also its latent (AE_DS). Truth is backpropagation in float32. Writes cosine.csv (space, estimator, queries per
-image, mean cosine and relative error over the images) and cosine.png.
+image, mean cosine and relative error over the images) and cosine.png. With --surrogates F G also the estimates that
+their gradients guide; of images with several channels, at z of DS, also those that change all channels alike (grey).
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from tqdm import tqdm
 import cli
 import files
 from datasets import get_dataset
-from models import load_classifier, load_front, prepare, select_device
+from models import load_classifier, load_front, load_surrogates, prepare, select_device
 from pipeline_args import described_classifier
 from training import losses
 from training.front import run_front
 from training.noise import add_fixed_noise
-from training.zeroth_order import ESTIMATORS, gradient, in_batches, queries_of
+from training.zeroth_order import ESTIMATORS, gradient, grey, guided, in_batches, queries_of
 
 COLUMNS = ("space", "dimension", "estimator", "q", "queries", "cosine", "relative_error")
+GREY = ("RGE", "RGE_orthogonal", "RGE_antithetic", "DCT")  # coordinates of one pixel are no better for being grey
 
 
 def get_args_parser() -> cli.Parser:
@@ -41,6 +43,8 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--q", type=cli.positive_int, nargs="+", default=[12, 24, 48, 96, 192, 384])
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
     parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per pass")
+    parser.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
+                        help="checkpoints whose gradients guide an estimate each")  # fmt: skip
     parser.add_argument("--outdir", type=Path, required=True)
     parser.add_common_flags()
     return parser
@@ -52,6 +56,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- the pipeline ----
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     classifier = classifier.requires_grad_(False)
+    surrogates = load_surrogates(args.surrogates, made, device)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     parts = {"DS": (args.pretrained_denoiser,)}
     if args.pretrained_encoder:
@@ -74,15 +79,25 @@ def main(args: argparse.Namespace) -> None:
 
         everyone, dimension = torch.arange(len(z), device=device), z[0].numel()
         truth = gradient(lambda z: loss(z, everyone), z).flatten(1)  # noqa: B023 — used within this turn only
-        directions = {name: [q for q in args.q if q <= dimension] for name in ESTIMATORS}
+        estimators = dict(ESTIMATORS)
+        if space == "DS" and channels > 1:
+            estimators |= {f"{name} grey": grey(ESTIMATORS[name]) for name in GREY}
+        for path, surrogate in zip(args.surrogates, surrogates, strict=True):
+            estimators[f"guided by {path.parent.name}"] = guided(
+                lambda z, f=surrogate: gradient(lambda z: losses.stability(f(decode(z)), target), z)  # noqa: B023
+            )
+        directions = {
+            name: [q for q in args.q if q <= (dimension // channels if name.endswith("grey") else dimension)]
+            for name in estimators
+        }
         if dimension <= 2 * max(args.q):
             directions |= {name: [*directions[name], dimension] for name in ("CGE", "CGE_forward", "RGE_orthogonal")}
         for name, counts in directions.items():
             for q in tqdm(counts, desc=f"{space} {name}", disable=None, leave=False):
                 generator = torch.Generator(device=device).manual_seed(args.seed)
                 block = max(1, args.zo_batch // len(z))
-                found, queries = ESTIMATORS[name](in_batches(loss, args.zo_batch), z, args.mu, q, generator, block)
-                assert queries == queries_of(name, q)
+                found, queries = estimators[name](in_batches(loss, args.zo_batch), z, args.mu, q, generator, block)
+                assert queries == queries_of(name.removesuffix(" grey"), q)
                 cosine = F.cosine_similarity(found.flatten(1), truth).mean().item()
                 error = ((found.flatten(1) - truth).norm(dim=1) / truth.norm(dim=1)).mean().item()
                 rows.append((space, dimension, name, q, queries, f"{cosine:.4f}", f"{error:.4f}"))
@@ -104,13 +119,13 @@ def draw(rows: list[tuple], path: Path) -> None:
     spaces = list(dict.fromkeys((row[0], row[1]) for row in rows))
     figure, axes = plt.subplots(1, len(spaces), figsize=(5 * len(spaces), 4), squeeze=False, layout="constrained")
     for axis, (space, dimension) in zip(axes[0], spaces, strict=True):
-        for name in ESTIMATORS:
+        for name in dict.fromkeys(row[2] for row in rows if row[0] == space):
             own = sorted((row[4], float(row[5])) for row in rows if row[0] == space and row[2] == name)
             axis.plot(*zip(*own, strict=True), marker="o", markersize=3, label=name)
         axis.set(title=f"{space}: z has {dimension} numbers", xlabel="queries per image", xscale="log", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("cosine to the true gradient")
-    axes[0][-1].legend()
+    axes[0][0].legend(fontsize="small")  # the space with the most estimators
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)

@@ -11,8 +11,9 @@ were trained. Ours is `training.zeroth_order` as main_ds.py runs it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
-import resource
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from pipeline_args import described_classifier
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge
+
+CLEAR = Path("/proc/self/clear_refs")  # writing 5 sets the peak of the resident memory back to what it is (proc(5))
 
 
 def get_args_parser() -> cli.Parser:
@@ -71,6 +74,26 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
     return min(seconds)
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let `peak` count from now on: the most that the process ever took may have been taken before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            CLEAR.write_text("5")
+
+
+def peak(device: torch.device) -> float | None:
+    """The most memory in MiB since `reset_peak`: allocated on the GPU; on Linux resident in all, which holds what was
+    there before; elsewhere None."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if not os.access(CLEAR, os.W_OK):
+        return None
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
+
+
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
@@ -104,10 +127,9 @@ def main(args: argparse.Namespace) -> None:
             generator = torch.Generator(device=device).manual_seed(args.seed)
             rge(in_batches(our_loss, args.zo_batch), z, args.mu, args.q, generator, max(1, args.zo_batch // len(z)))
 
+        reset_peak(device)
         seconds = fastest(ours, args.repeats, device)
-        memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        )  # fmt: skip
+        memory = peak(device)
         plain = fastest(lambda z=z, loss=plain_loss: rge_as_published(loss, z, args.mu, args.q), args.repeats, device)
         queries = args.batch * (args.q + 1)
         rows.append({

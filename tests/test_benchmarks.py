@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
 from benchmarks.published import certify_as_published
-from benchmarks.zeroth_order import rge_as_published
+from benchmarks.zeroth_order import CLEAR, peak, reset_peak, rge_as_published
 from models import build
 from smoothing.rules import Question
 
@@ -52,14 +53,30 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
     torch.save(described, tmp_path / "f.pth.tar")
     run_script("benchmarks.gradient_estimates", "--classifier", tmp_path / "f.pth.tar", "--denoiser", pipeline["mse"],
                "--pretrained_encoder", tmp_path / "ae" / "best.pth.tar", "--data_dir", data_dir, "--images", 2,
-               "--q", 8, 32, "--outdir", tmp_path)  # fmt: skip
+               "--surrogates", tmp_path / "f.pth.tar", "--q", 8, 32, "--outdir", tmp_path)  # fmt: skip
     rows = list(csv.DictReader((tmp_path / "cosine.csv").open()))
     found = {(row["space"], row["estimator"], int(row["q"])): float(row["cosine"]) for row in rows}
     assert {row["dimension"] for row in rows} == {"3072", "64"}
     for name in ("CGE", "RGE_orthogonal"):
         assert found["AE_DS", name, 64] > 0.95
         assert found["AE_DS", name, 8] < found["AE_DS", name, 32] < found["AE_DS", name, 64]
+    assert found["DS", f"guided by {tmp_path.name}", 8] > 0.95 > found["DS", "RGE_orthogonal", 8]  # by f itself
+    assert 0 < found["DS", "RGE_orthogonal grey", 32] < found["DS", f"guided by {tmp_path.name}", 32]
     assert (tmp_path / "cosine.png").stat().st_size > 1000
+
+
+@pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="only Linux tells")
+def test_peak_memory_is_that_of_what_was_measured():
+    """200 MiB that were taken and given back before count no more; what is taken afterwards does."""
+    cpu, found = torch.device("cpu"), []
+    for size in (200, 1, 100):
+        reset_peak(cpu)
+        start = peak(cpu)
+        np.ones(size * 2**20, dtype=np.uint8)
+        found.append(peak(cpu) - start)
+    assert found[0] > 150
+    assert found[1] < 20
+    assert 50 < found[2] < 150
 
 
 def test_zeroth_order_benchmark_runs(pipeline, data_dir, tmp_path):
