@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import math
@@ -14,7 +15,7 @@ from conftest import run_script
 from models import load_classifier
 from training import losses, validation
 from training.noise import add_fixed_noise, add_noise, noise_range
-from training.optim import AdamThenSGD, lr_factor
+from training.optim import AdamThenSGD, build_optimizer, lr_factor
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
@@ -280,6 +281,25 @@ def test_adam_then_sgd():
     found, saved = run("both", 5, save_at=4)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(run("both", 1, saved)[0], expected)
+
+
+def test_sgd_may_have_a_rate_of_its_own():
+    """In its phase, SGD at `sgd_lr`, scheduled as the other rate is; a flag of AdamThenSGD alone is refused."""
+    x, alone = (torch.nn.Parameter(torch.tensor([3.0, -2.0])) for _ in range(2))
+    optimizer = AdamThenSGD([x], 0.1, 0.9, 0.0, adam_steps=0, sgd_lr=0.02)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    expected = torch.optim.SGD([alone], 0.02, momentum=0.9)
+    for step in range(3):
+        expected.param_groups[0]["lr"] = 0.02 * 0.5**step
+        for parameter, each in ((x, optimizer), (alone, expected)):
+            each.zero_grad()
+            parameter.square().sum().backward()
+            each.step()
+        scheduler.step()
+    torch.testing.assert_close(x, alone)
+    given = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0, "switch_epoch": None, "sgd_lr": 0.02, "optimizer": "SGD"}
+    with pytest.raises(ValueError, match="--sgd_lr: only with --optimizer AdamThenSGD"):
+        build_optimizer([x], argparse.Namespace(**given), 1)
 
 
 def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):

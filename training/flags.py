@@ -35,6 +35,8 @@ def add_training_flags(
     optimisation.add_argument("--switch_epoch", type=cli.positive_int, metavar="EPOCH",
                               help="of AdamThenSGD: the last one with Adam (default: a third of all)")  # fmt: skip
     optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help="(peak) learning rate")
+    optimisation.add_argument("--sgd_lr", type=cli.positive_float, metavar="LR",
+                              help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)")  # fmt: skip
     optimisation.add_argument("--momentum", type=cli.non_negative_float, default=0.9, help="of SGD")
     optimisation.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay)
     optimisation.add_argument("--schedule", choices=SCHEDULES, default="onecycle", help="of the learning rate")

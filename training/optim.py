@@ -16,10 +16,14 @@ SCHEDULES = ("onecycle", "step", "cosine", "constant")
 def build_optimizer(
     parameters: Iterable[nn.Parameter], args: argparse.Namespace, steps_per_epoch: int
 ) -> torch.optim.Optimizer:
-    """The optimiser that `--optimizer --lr --momentum --weight_decay --switch_epoch` ask for."""
+    """The optimiser that `--optimizer --lr --momentum --weight_decay --switch_epoch --sgd_lr` ask for. Raises
+    ValueError where one of the last two is given and is not for it."""
     if args.optimizer == "AdamThenSGD":
         adam_steps = steps_per_epoch * (args.epochs // 3 if args.switch_epoch is None else args.switch_epoch)
-        return AdamThenSGD(parameters, args.lr, args.momentum, args.weight_decay, adam_steps)
+        return AdamThenSGD(parameters, args.lr, args.momentum, args.weight_decay, adam_steps, args.sgd_lr)
+    for name in ("switch_epoch", "sgd_lr"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name}: only with --optimizer AdamThenSGD")
     if args.optimizer == "SGD":
         return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     kind = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[args.optimizer]
@@ -27,20 +31,25 @@ def build_optimizer(
 
 
 class AdamThenSGD(torch.optim.Optimizer):
-    """Adam for the first `adam_steps` steps, then SGD, at one learning rate (Zhang et al. 2022: 200 of 600 epochs)."""
+    """Adam for the first `adam_steps` steps, then SGD (Zhang et al. 2022: 200 of 600 epochs, at one learning rate).
+
+    With `sgd_lr` SGD has a rate of its own, and the schedule acts on both: Adam's steps are of the size of its rate
+    whatever the gradient's, SGD's are in proportion to it, so that Adam's rate hardly moves SGD.
+    """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, adam_steps: int
-    ) -> None:
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, adam_steps: int,
+        sgd_lr: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, {"lr": lr})
         trained = self.param_groups[0]["params"]
         self.adam = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay, fused=True)
         self.sgd = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
-        self.adam_steps, self.steps = adam_steps, 0
+        self.adam_steps, self.steps, self.ratio = adam_steps, 0, (sgd_lr or lr) / lr
 
     def step(self, closure: None = None) -> None:
-        current = self.adam if self.steps < self.adam_steps else self.sgd
-        current.param_groups[0]["lr"] = self.param_groups[0]["lr"]
+        current, ratio = (self.adam, 1.0) if self.steps < self.adam_steps else (self.sgd, self.ratio)
+        current.param_groups[0]["lr"] = ratio * self.param_groups[0]["lr"]
         current.step()
         self.steps += 1
 
