@@ -13,7 +13,8 @@ noisy copies of an image disagree about. `best` agrees most with its target on t
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
 
 --optimization_method FO backpropagates through the classifier; ZO only queries what lies behind z, the denoised image
-(DS) or the latent (AE_DS): the classifier, and the decoder. Queries are logged per epoch, those of validation included.
+(DS) or the latent (AE_DS): the classifier, and the decoder. Queries are logged per epoch, those of validation included;
+with --surrogates in the classifier's place those of validation are all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from models import (
     frozen,
     load_classifier,
     load_front,
-    load_model,
+    load_surrogates,
     names,
     origins,
     prepare,
@@ -46,7 +47,7 @@ from training.engine import fit
 from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
-from training.zeroth_order import ESTIMATORS, gradient, guided, surrogate_loss
+from training.zeroth_order import ESTIMATORS, gradient, grey, guided, surrogate_loss
 
 
 def get_args_parser() -> cli.Parser:
@@ -94,11 +95,14 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--train_method whole_plus: with ZO the decoder is behind the queries and gets no gradient")
     if args.consistency and (zeroth_order or args.train_objective == "reconstruction"):
         raise ValueError("--consistency: only of a classifier's answers, and with --optimization_method FO")
+    if args.surrogates and args.train_objective == "reconstruction":
+        raise ValueError("--surrogates: only of a classifier, not with --train_objective reconstruction")
+    flags.check_method(args)
     device = flags.set_up(args)
 
     # ---- models ----
     network, made, task = load_task(args, device)
-    surrogates = load_surrogates(args, made, device)
+    surrogates = load_surrogates(args.surrogates, made, device)
     if isinstance(network, QueriedClassifier) and not (zeroth_order or surrogates):
         raise ValueError(
             f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO or --surrogates"
@@ -129,14 +133,18 @@ def main(args: argparse.Namespace) -> None:
     val_loader = get_loader(val_data, args.batch)
 
     # ---- queries ----
-    box = BlackBox(network)
-    answer = network  # to the clean image, and to validation images
-    if (args.zo_method == "guided" and not surrogates) or (zeroth_order and surrogates and args.zo_method != "guided"):
-        raise ValueError("--zo_method guided and --surrogates go together; without ZO, surrogates take f's place")
+    queried = zeroth_order or bool(surrogates)  # in training, or in validation alone
+    box = BlackBox(network, amp=not zeroth_order)
+    answer = box.query if queried else network  # to the clean image, and to validation images
+    per_image, validation = 0, len(val_data) * task.queries
     if zeroth_order:
-        answer = box.query
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
-        flags.check_queries(args, dimension, len(train_data), device)
+        dimension = size**2 if args.zo_grey else dimension
+        per_image = flags.check_queries(args, dimension, len(train_data), device) + task.stability
+        flags.fit_epochs(args, per_image, len(train_data), validation)
+
+    def affordable(images: int) -> bool:
+        return args.query_budget is None or box.queries + images * per_image + validation <= args.query_budget
 
     # ---- training ----
     copies = 2 if args.consistency else 1
@@ -156,7 +164,7 @@ def main(args: argparse.Namespace) -> None:
             )
             loss = surrogate_loss(
                 z, lambda points, sample: task.loss(box.query(decode(points)), target[sample]),
-                estimator, args.mu, args.q, args.zo_batch,
+                grey(estimator) if args.zo_grey else estimator, args.mu, args.q, args.zo_batch,
             )  # fmt: skip
         else:
             output = model(decode(z))
@@ -169,18 +177,20 @@ def main(args: argparse.Namespace) -> None:
 
     def validate() -> dict[str, float]:
         found = task.validate(lambda x, sd: answer(front(x, sd)), answer, val_loader, device, noise_sd)
-        return found | ({"queries": box.queries} if zeroth_order else {})
+        return found | ({"queries": box.queries} if queried else {})
 
     fixed = {"manifest": train_data.manifest.digest,
              "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
              "surrogates_sha256": [fingerprint(path) for path in args.surrogates]}  # fmt: skip
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
-    if zeroth_order and run.history:
-        box.queries = run.history[-1]["queries"]
+    box.queries = run.queries
     score = "val_unanimous" if args.consistency else task.score
-    best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe,
-               spent=lambda: args.query_budget is not None and box.queries >= args.query_budget)  # fmt: skip
-    queries = f", {box.queries / len(train_data):.0f} queries per training image" if zeroth_order else ""
+    try:
+        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, affordable)
+    finally:
+        if queried:
+            run.note_queries(box.queries)
+    queries = f", {box.queries / len(train_data):.0f} queries per training image" if queried else ""
     reached = f"accuracy on noisy validation images {best['val_accuracy']:.1%}" if "val_accuracy" in best else (
         f"PSNR of reconstructions from noisy measurements {best['val_psnr']:.2f} dB")  # fmt: skip
     print(f"{reached} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
@@ -196,21 +206,6 @@ def load_task(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.
         network, measure, made = load_reconstructor(args.reconstructor, device)
         return network, made, tasks.reconstruction(args.objective, measure)
     return *load_classifier(args.classifier, device, **described_classifier(args)), tasks.classification(args.objective)
-
-
-def load_surrogates(args: argparse.Namespace, made: dict, device: torch.device) -> list[torch.nn.Module]:
-    """The classifiers of --surrogates, frozen. Raises ValueError if one takes other images, or knows other classes."""
-    if args.surrogates and args.train_objective == "reconstruction":
-        raise ValueError("--surrogates: only of a classifier, not with --train_objective reconstruction")
-    surrogates = []
-    for path in args.surrogates:
-        surrogate, other = load_model(path, "classifier", device)
-        for name in ("channels", "num_classes"):
-            if other["arch_kwargs"][name] != made["arch_kwargs"][name]:
-                raise ValueError(f"--surrogates {path}: has {name} {other['arch_kwargs'][name]}, but the classifier "
-                                 f"{made['arch_kwargs'][name]}")  # fmt: skip
-        surrogates.append(frozen(surrogate))
-    return surrogates
 
 
 if __name__ == "__main__":

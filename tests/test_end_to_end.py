@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 import torch
 from conftest import run_script
 
-from models import load_model, load_pipeline
+from models import BlackBox, load_model, load_pipeline
 from models.autoencoders import Autoencoder, grid_side
+from training.flags import fit_epochs
 from training.zeroth_order import in_batches, rge, surrogate_loss
 
 TRAIN, VAL = 126, 18  # images of the session's data set
@@ -55,6 +57,12 @@ def test_autoencoder_shapes(size, latent, shape):
     assert 0 <= y.min() <= y.max() <= 1
 
 
+def test_a_new_autoencoder_starts_near_a_medical_image():
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert Autoencoder(32)(torch.rand(4, 3, 32, 32)).mean().item() == pytest.approx(0.18, abs=0.05)
+
+
 def test_sides_that_do_not_halve():
     for size in (8, 50, 100):
         with pytest.raises(ValueError, match=f"--image_size {size}"):
@@ -65,10 +73,13 @@ def test_sides_that_do_not_halve():
 @pytest.mark.parametrize("model", ["DS", "AE_DS"])
 @pytest.mark.parametrize("method", ["FO", "ZO"])
 def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipeline, method, model, objective):
-    flags = ["--optimization_method", method, "--model_type", model, "--objective", objective, "--mse_weight", 1]
+    """Of nothing but the objective: without weight decay, weights change only where a gradient reaches them."""
+    flags = ["--optimization_method", method, "--model_type", model, "--objective", objective, "--weight_decay", 0]
     if model == "AE_DS":
         flags += ["--pretrained_encoder", autoencoder]
-    folder = train(*flags, "--q", 2, "--zo_method", "RGE")
+    if method == "ZO":
+        flags += ["--q", 2, "--zo_method", "RGE"]
+    folder = train(*flags)
     after = state(folder / "best.pth.tar")
     assert changed(state(pipeline["mse"]), {k.removeprefix("denoiser."): v for k, v in after.items()})
     if model == "AE_DS":  # whole by default: the encoder learns, the decoder is behind the queries
@@ -110,13 +121,59 @@ def test_from_an_autoencoded_denoiser_and_from_scratch(train, autoencoder, pipel
     assert state(first / "best.pth.tar").keys() == state(tmp_path / "second" / "best.pth.tar").keys()
 
 
-def test_budget_of_queries(train, pipeline):
-    """The step that spends the budget is the last one, in the middle of an epoch; resuming adds nothing."""
-    folder = train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3)
+def test_budget_of_queries(train, fails, pipeline, data_dir, tmp_path):
+    """Never more is spent: no step is taken that could not be validated. The schedule is one of as many epochs as the
+    budget pays for; resuming adds nothing."""
+    step, validation = 40 * 4, 9 * VAL
+    flags = ("--optimization_method", "ZO", "--q", 2, "--mse_weight", 1, "--epochs", 9, "--query_budget")
+    folder = train(*flags, 1100)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["queries"] for row in rows] == [2 * 40 * 4 + 9 * VAL]
-    train("--optimization_method", "ZO", "--q", 2, "--query_budget", 200, "--epochs", 3, "--resume")
+    epoch = TRAIN * 4 + validation
+    assert [row["queries"] for row in rows] == [epoch, epoch + step + validation]
+    assert json.loads((folder / "args.json").read_text())["epochs"] == 2
+    train(*flags, 1100, "--resume")
     assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
+    fails(1, ("--query_budget 321", f"{step + validation}"), "main_ds", "--data_dir", data_dir, "--classifier",
+          pipeline["classifier"], "--batch", 40, "--outdir", tmp_path / "poor", *flags, 321)  # fmt: skip
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(160, 1), (699, 1), (1049, 1), (1051, 2), (9_000, 10), (None, 10)])
+def test_epochs_that_a_budget_pays_for(budget, epochs):
+    args = argparse.Namespace(query_budget=budget, epochs=10, batch=10)
+    for _ in range(2):  # a resumed run finds the same
+        fit_epochs(args, per_image=6, images=100, validation=40 + 60)
+        assert args.epochs == epochs
+
+
+def test_queries_of_an_epoch_that_failed_are_spent(train, monkeypatch):
+    """The third query of the second step is never answered; what was asked until then counts when the run goes on."""
+    query = BlackBox.query
+
+    def dies(self, images):
+        found = query(self, images)
+        if self.queries > 250:
+            raise ConnectionError("--classifier f: a query failed 6 times")
+        return found
+
+    flags = ("--optimization_method", "ZO", "--q", 2)
+    monkeypatch.setattr(BlackBox, "query", dies)
+    with pytest.raises(SystemExit):
+        train(*flags)
+    monkeypatch.undo()
+    folder = train(*flags, "--resume")
+    (row,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert row["queries"] == 280 + TRAIN * 4 + VAL * 9
+    assert json.loads((folder / "queries.json").read_text()) == {"queries": row["queries"]}
+
+
+def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path):
+    zo = ("--optimization_method", "ZO", "--zo_grey")
+    folder = train(*zo, "--zo_method", "DCT", "--q", 2, "--weight_decay", 0)
+    assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
+    common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "no", *zo)
+    fails(1, ("--q 1025", "1024 numbers"), "main_ds", *common, "--q", 1025)
+    fails(1, ("--zo_grey", "DS"), "main_ds", *common, "--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
+    fails(1, ("--zo_grey", "guided"), "main_ds", *common, "--zo_method", "guided", "--surrogates", pipeline["mse"])
 
 
 def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
@@ -148,6 +205,7 @@ def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoen
                "--epochs", 1, "--batch", 40, "--seed", 5, "--outdir", other.parent)  # fmt: skip
     folder = train("--surrogates", other, pipeline["classifier"], name="surrogates")
     assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
+    assert json.loads((folder / "metrics.jsonl").read_text())["queries"] == VAL * 9  # to choose the epoch
     folder = train("--optimization_method", "ZO", "--model_type", "AE_DS", "--pretrained_encoder", autoencoder,
                    "--zo_method", "guided", "--q", 2, "--surrogates", other, name="guided")  # fmt: skip
     row = json.loads((folder / "metrics.jsonl").read_text())
@@ -155,6 +213,10 @@ def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoen
     common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "run")
     fails(1, ("guided", "--surrogates"), "main_ds", *common, "--optimization_method", "ZO", "--zo_method", "guided")
     fails(1, (pipeline["mse"], "a classifier is needed"), "main_ds", *common, "--surrogates", pipeline["mse"])
+    large = torch.load(other, weights_only=True) | {"image_size": 64}
+    torch.save(large, tmp_path / "large.pth.tar")
+    fails(1, ("--surrogates", "large.pth.tar", "image_size 64"), "main_ds", *common, "--surrogates",
+          tmp_path / "large.pth.tar")  # fmt: skip
 
 
 def test_surrogate_loss_has_the_estimate_as_its_gradient():
@@ -180,6 +242,9 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     fails(1, ("whole_plus", "gradient"), "main_ds", *common, *ae, *zo, "--train_method", "whole_plus")
     fails(1, ("--consistency", "FO"), "main_ds", *common, *zo, "--consistency", 5)
     fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
+    for flag in (("--q", 2), ("--mu", 0.1), ("--zo_method", "CGE"), ("--zo_batch", 8), ("--query_budget", 9),
+                 ("--zo_grey",)):  # fmt: skip
+        fails(1, (flag[0], "--optimization_method ZO"), "main_ds", *common, *flag)
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)
     fails(1, ("one part only",), "main_ds", *common, "--train_method", "whole")

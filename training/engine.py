@@ -31,16 +31,16 @@ def fit(
     args: argparse.Namespace,
     device: torch.device,
     describe: dict[str, Any],
-    spent: Callable[[], bool] = lambda: False,
+    affordable: Callable[[int], bool] = lambda images: True,
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
     `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
     better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
-    dataset, image_size). When `spent()` turns true after a step, the epoch ends there and is the last one. A run that
-    is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and random
-    state are restored. Raises FloatingPointError on a loss that is not finite, ValueError if the checkpoint to go on
-    from is of another model.
+    dataset, image_size). Before a step whose number of images is not `affordable` the epoch ends and is the last one.
+    A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
+    random state are restored. Raises FloatingPointError on a loss that is not finite, ValueError if the checkpoint to
+    go on from is of another model, or no epoch is affordable.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
@@ -57,12 +57,12 @@ def fit(
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for epoch in epochs:
-        if spent():
+        if not affordable(min(args.batch, len(train_loader.dataset))):
             break
         began = time.perf_counter()
         lr = scheduler.get_last_lr()[0]
         train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, epoch + 1,
-                                     spent)  # fmt: skip
+                                     affordable)  # fmt: skip
         model.eval()
         with torch.inference_mode(), autocast(device, args.amp):
             metrics = validate()
@@ -82,6 +82,8 @@ def fit(
         }
         run.record(record, checkpoint, is_best)
         epochs.set_postfix({"loss": f"{train_loss:.4g}", score: f"{metrics[score]:.4g}", "best": f"{best:.4g}"})
+    if not run.history:
+        raise ValueError(f"{run.path}: the budget is spent, and no epoch was finished; --query_budget must be larger")
     return max(reversed(run.history), key=lambda row: row[score])
 
 
@@ -94,12 +96,14 @@ def train_one_epoch(
     device: torch.device,
     amp: bool,
     epoch: int,
-    spent: Callable[[], bool] = lambda: False,
+    affordable: Callable[[int], bool] = lambda images: True,
 ) -> float:
-    """One pass over `loader`, or until `spent()`; the mean loss per image. Raises FloatingPointError."""
+    """One pass over `loader`, or as far as is `affordable`; the mean loss per image. Raises FloatingPointError."""
     model.train()
     total, count = torch.zeros((), device=device), 0
     for step, (images, labels) in enumerate(loader, 1):
+        if not affordable(len(images)):
+            break
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with autocast(device, amp):
@@ -112,8 +116,6 @@ def train_one_epoch(
         scheduler.step()
         total += loss.detach() * len(images)
         count += len(images)
-        if spent():
-            break
     return (total / count).item()
 
 

@@ -12,6 +12,9 @@ from models.device import resolve_amp, select_device
 from training.optim import OPTIMIZERS, SCHEDULES
 from training.zeroth_order import ESTIMATORS, queries_of
 
+# None unless given: without zeroth order they would be ignored, and are refused.
+QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_batch", "query_budget")
+
 
 def add_training_flags(
     parser: cli.Parser,
@@ -66,17 +69,38 @@ def add_query_flags(parser: cli.Parser) -> None:
     """Add --optimization_method and what zeroth order needs."""
     zeroth = parser.add_argument_group("optimisation method")
     zeroth.add_argument("--optimization_method", choices=["FO", "ZO"], default="FO", help="with gradients, or queries")
-    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"], default="RGE_orthogonal",
-                        help="gradient estimate; guided: a surrogate's gradient first")  # fmt: skip
+    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"],
+                        help="gradient estimate (default: RGE_orthogonal); guided: by a surrogate's")  # fmt: skip
     zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
-    zeroth.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step of the finite differences")
+    zeroth.add_argument("--mu", type=cli.positive_float, help="step of the finite differences (default: 0.005)")
+    zeroth.add_argument("--zo_grey", action="store_true", default=None,
+                        help="directions that change all channels alike, for grey images; of DS")  # fmt: skip
     zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
-    zeroth.add_argument("--query_budget", type=cli.positive_int, help="stop when so many queries are spent, in all")
+    zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
+                        "sets --epochs if they would take more")  # fmt: skip
     zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
 
 
-def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> None:
-    """Set the defaults of --q and --zo_batch. Raises ValueError if the estimate is impossible, or costs too much."""
+def check_method(args: argparse.Namespace) -> None:
+    """Set the defaults of --zo_method and --mu. Raises ValueError if a flag of zeroth order is given without it, or
+    does not fit the others."""
+    given = [name for name in QUERY_FLAGS if getattr(args, name) is not None]
+    if args.optimization_method == "FO":
+        if given:
+            raise ValueError(f"--{given[0]}: says how gradients are estimated; only with --optimization_method ZO")
+        return
+    args.zo_method, args.mu = args.zo_method or "RGE_orthogonal", args.mu or 5e-3
+    if args.zo_grey and args.model_type == "AE_DS":
+        raise ValueError("--zo_grey: a latent has no colours; only with --model_type DS")
+    if args.zo_grey and args.zo_method == "guided":
+        raise ValueError("--zo_grey: not with --zo_method guided, whose first direction is not grey")
+    if (args.zo_method == "guided") != bool(args.surrogates):
+        raise ValueError("--zo_method guided and --surrogates go together; without ZO, surrogates take f's place")
+
+
+def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> int:
+    """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image. Raises ValueError if it is
+    impossible, or costs too much."""
     args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
     if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
@@ -87,6 +111,21 @@ def check_queries(args: argparse.Namespace, dimension: int, images: int, device:
             f"--zo_method {args.zo_method} over {args.q} of the {dimension} numbers of z takes {queries} queries per "
             f"image and step, {queries * images:,} per epoch; use AE_DS, a smaller --q, or --force"
         )
+    return queries
+
+
+def fit_epochs(args: argparse.Namespace, per_image: int, images: int, validation: int) -> None:
+    """Let --epochs be no more than --query_budget pays for, to the nearest: the schedule of the learning rate must end
+    when the queries do, not be cut off in its warm-up. A step takes `per_image` queries for each of its images, an
+    epoch has `images` and ends with `validation` queries. Raises ValueError if there are too few for one step."""
+    if args.query_budget is None:
+        return
+    least, epoch = min(args.batch, images) * per_image + validation, images * per_image + validation
+    if args.query_budget < least:
+        raise ValueError(f"--query_budget {args.query_budget}: one step and its validation take {least:,} queries")
+    epochs = min(args.epochs, max(1, round(args.query_budget / epoch)))
+    print(f"--query_budget {args.query_budget:,}: an epoch takes {epoch:,} queries; --epochs {epochs}")
+    args.epochs = epochs
 
 
 def settle(args: argparse.Namespace, path: Path | None, held: dict[str, object]) -> None:

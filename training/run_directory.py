@@ -6,6 +6,7 @@ log.txt              the same as a table
 progress.png         the same as curves
 checkpoint.pth.tar   after the last finished epoch: everything needed to go on
 best.pth.tar         the epoch with the best validation score
+queries.json         of a black box: what was spent, an epoch that failed included
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ NOT_COMPARED = {"resume", "workers", "config", "device", "outdir", "data_dir"}
 class RunDirectory:
     """Opens `outdir` for a new run, or with `resume` for going on with the one in it.
 
-    `checkpoint` is the state to go on from (None for a new run); `history` the records of the epochs done. Raises
-    ValueError if there is a run and `resume` is not set, or if it was started with other settings.
+    `checkpoint` is the state to go on from (None for a new run); `history` the records of the epochs done; `queries`
+    what was spent before. Raises ValueError if there is a run and `resume` is not set, or if it was started with other
+    settings.
     """
 
     def __init__(self, outdir: Path, args: dict, resume: bool) -> None:
@@ -41,7 +43,14 @@ class RunDirectory:
             self.checkpoint = load_checkpoint(self._file("checkpoint.pth.tar"))
             lines = self._file("metrics.jsonl").read_text().splitlines()
             self.history = [json.loads(line) for line in lines][: self.checkpoint["epoch"]]
+        counted = self._file("queries.json")
+        noted = files.read_json(counted)["queries"] if resume and counted.is_file() else 0
+        self.queries: int = max([noted, *(row.get("queries", 0) for row in self.history)])
         files.write_json(self._file("args.json"), self.args)
+
+    def note_queries(self, count: int) -> None:
+        """Write how many queries are spent, for a run that goes on: those of an unfinished epoch are not got back."""
+        files.write_json(self._file("queries.json"), {"queries": count})
 
     def record(self, record: dict, checkpoint: dict, best: bool) -> None:
         """Write one finished epoch. The checkpoint comes last: a run killed in between repeats the epoch."""

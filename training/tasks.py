@@ -15,7 +15,8 @@ from training import losses, validation
 class Task:
     """`measure`: images → what the denoiser gets when nothing disturbs it. `loss(output, target)`: `[B]`, where the
     target is the black box's own answer to the undisturbed input (`stability`) or `truth(images, labels)`.
-    `validate(defended, answer, loader, device, noise_sd)`: what is logged; `score`: what of it chooses the best epoch.
+    `validate(defended, answer, loader, device, noise_sd)`: what is logged, for `queries` of each image; `score`: what
+    of it chooses the best epoch.
     """
 
     measure: Callable[[Tensor], Tensor]
@@ -23,6 +24,7 @@ class Task:
     truth: Callable[[Tensor, Tensor], Tensor]
     stability: bool
     validate: Callable[..., dict[str, float]]
+    queries: int
     score: str
 
 
@@ -39,6 +41,7 @@ def classification(objective: str) -> Task:
         truth=lambda images, labels: labels,
         stability=stability,
         validate=validate,
+        queries=1 + validation.DRAWS,
         score="val_agreement" if stability else "val_accuracy",
     )
 
@@ -59,5 +62,6 @@ def reconstruction(objective: str, measure: Callable[[Tensor], Tensor]) -> Task:
         truth=lambda images, labels: images,
         stability=stability,
         validate=validate,
+        queries=1 + stability,
         score="val_psnr",
     )
