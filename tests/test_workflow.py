@@ -67,6 +67,20 @@ def test_grids_give_flags_that_the_scripts_know(path):
     assert len(set(written)) == len(written)
 
 
+def test_training_by_queries_compares_like_with_like():
+    """Behind one encoder, whose latent orthogonal directions can span, with one budget; an encoder needs AE_DS."""
+    grid = yaml.safe_load((ROOT / "configs" / "brain_tumor_64.yaml").read_text())
+    parser, encoded, budgets = parser_of("main_ds.py"), set(), set()
+    for job in jobs(grid):
+        if job.command[0] == "main_ds.py":
+            args = parser.parse_args(list(job.command[1:]))
+            assert (args.pretrained_encoder is None) == (args.model_type == "DS"), job.name
+            encoded.add(args.pretrained_encoder)
+            budgets.add((args.optimization_method, args.query_budget))
+    assert encoded == {None, Path("runs/Brain_Tumor_64/autoencoder_192/best.pth.tar")}
+    assert budgets == {("FO", None), ("ZO", 2_000 * 2_284)}
+
+
 def test_commands():
     found = {job.name: job for job in jobs(GRID, "RAW")}
     assert found["data there"].command == (
