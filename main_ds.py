@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ from training.engine import fit
 from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
-from training.zeroth_order import ESTIMATORS, gradient, grey, guided, surrogate_loss
+from training.zeroth_order import ESTIMATORS, gradient, grey, guided, important, in_batches, surrogate_loss
 
 
 def get_args_parser() -> cli.Parser:
@@ -129,43 +130,57 @@ def main(args: argparse.Namespace) -> None:
         for split in ("train", "val")
     )
     describe |= {"image_size": size, **train_data.manifest.described()}
-    train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
+    pool = args.batch * (args.zo_pool or 1)
+    train_loader = get_loader(train_data, pool, True, args.workers, random_affine if args.augment else None)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- queries ----
     queried = zeroth_order or bool(surrogates)  # in training, or in validation alone
     box = BlackBox(network, amp=not zeroth_order)
     answer = box.query if queried else network  # to the clean image, and to validation images
-    per_image, validation = 0, len(val_data) * task.queries
+    validation = len(val_data) * task.queries
     if zeroth_order:
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
         dimension = size**2 if args.zo_grey else dimension
-        per_image = flags.check_queries(args, dimension, len(train_data), device) + task.stability
-        flags.fit_epochs(args, per_image, len(train_data), validation)
+        estimated = flags.check_queries(args, dimension, len(train_data), device)
+
+        def step(images: int) -> int:
+            return images * (task.stability + (pool > args.batch)) + min(images, args.batch) * estimated
+
+        first, (steps, rest) = min(pool, len(train_data)), divmod(len(train_data), pool)
+        flags.fit_epochs(args, step(first) + validation, steps * step(pool) + step(rest) + validation)
 
     def affordable(images: int) -> bool:
-        return args.query_budget is None or box.queries + images * per_image + validation <= args.query_budget
+        return args.query_budget is None or box.queries + step(images) + validation <= args.query_budget
 
     # ---- training ----
     copies = 2 if args.consistency else 1
 
+    def asked(decode: Callable, target: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        return lambda points, sample: task.loss(box.query(decode(points)), target[sample])
+
     def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         clean = task.measure(images)
         noisy, sd = add_noise(torch.cat([clean] * copies), noise_sd)
-        denoised, z, decode = run_front(front, noisy, sd)
         model = surrogates[int(torch.randint(len(surrogates), ()))] if surrogates else network
         target = task.truth(images, labels)
         if task.stability:
             with torch.no_grad():
                 target = answer(clean) if zeroth_order else model(clean)
+        weights = 1.0
+        if pool > args.batch:
+            with torch.no_grad():
+                _, z, decode = run_front(front, noisy, sd)
+            each = in_batches(asked(decode, target), args.zo_batch)(z.unsqueeze(1)).squeeze(1)
+            chosen, weights = important(each, min(args.batch, len(images)))
+            clean, noisy, sd, target = (of_pool[chosen] for of_pool in (clean, noisy, sd, target))
+        denoised, z, decode = run_front(front, noisy, sd)
         if zeroth_order:
             estimator = ESTIMATORS.get(args.zo_method) or guided(
                 lambda z: gradient(lambda z: task.loss(model(decode(z)), target), z)
             )
-            loss = surrogate_loss(
-                z, lambda points, sample: task.loss(box.query(decode(points)), target[sample]),
-                grey(estimator) if args.zo_grey else estimator, args.mu, args.q, args.zo_batch,
-            )  # fmt: skip
+            estimator = grey(estimator) if args.zo_grey else estimator
+            loss = surrogate_loss(z, asked(decode, target), estimator, args.mu, args.q, args.zo_batch)
         else:
             output = model(decode(z))
             loss = task.loss(output, torch.cat([target] * copies))
@@ -173,7 +188,7 @@ def main(args: argparse.Namespace) -> None:
             loss = loss + losses.consistency(output.unflatten(0, (copies, -1)), args.consistency).repeat(copies)
         if args.mse_weight:
             loss = loss + args.mse_weight * losses.reconstruction(denoised, torch.cat([clean] * copies))
-        return loss
+        return weights * loss
 
     def validate() -> dict[str, float]:
         found = task.validate(lambda x, sd: answer(front(x, sd)), answer, val_loader, device, noise_sd)

@@ -139,9 +139,9 @@ def test_budget_of_queries(train, fails, pipeline, data_dir, tmp_path):
 
 @pytest.mark.parametrize(("budget", "epochs"), [(160, 1), (699, 1), (1049, 1), (1051, 2), (9_000, 10), (None, 10)])
 def test_epochs_that_a_budget_pays_for(budget, epochs):
-    args = argparse.Namespace(query_budget=budget, epochs=10, batch=10)
+    args = argparse.Namespace(query_budget=budget, epochs=10)
     for _ in range(2):  # a resumed run finds the same
-        fit_epochs(args, per_image=6, images=100, validation=40 + 60)
+        fit_epochs(args, least=160, epoch=700)
         assert args.epochs == epochs
 
 
@@ -164,6 +164,14 @@ def test_queries_of_an_epoch_that_failed_are_spent(train, monkeypatch):
     (row,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     assert row["queries"] == 280 + TRAIN * 4 + VAL * 9
     assert json.loads((folder / "queries.json").read_text()) == {"queries": row["queries"]}
+
+
+def test_images_that_matter_are_drawn_from_a_pool(train, pipeline):
+    """Pools of 120 and 6 images, two queries each (clean, and noisy), and one batch of 40 or 6 of it with q + 1."""
+    folder = train("--optimization_method", "ZO", "--q", 2, "--zo_pool", 3, "--weight_decay", 0)
+    row = json.loads((folder / "metrics.jsonl").read_text())
+    assert row["queries"] == 120 * 2 + 40 * 3 + 6 * 2 + 6 * 3 + VAL * 9
+    assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
 
 
 def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path):
@@ -243,7 +251,7 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     fails(1, ("--consistency", "FO"), "main_ds", *common, *zo, "--consistency", 5)
     fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
     for flag in (("--q", 2), ("--mu", 0.1), ("--zo_method", "CGE"), ("--zo_batch", 8), ("--query_budget", 9),
-                 ("--zo_grey",)):  # fmt: skip
+                 ("--zo_grey",), ("--zo_pool", 2)):  # fmt: skip
         fails(1, (flag[0], "--optimization_method ZO"), "main_ds", *common, *flag)
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)

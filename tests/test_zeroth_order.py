@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from models import load_model
 from preparation.phantom_mri import draw_subject, mri_slice
 from training import zeroth_order
-from training.zeroth_order import ESTIMATORS, grey, guided, in_batches, low_frequencies, queries_of
+from training.zeroth_order import ESTIMATORS, grey, guided, important, in_batches, low_frequencies, queries_of
 
 SHAPE = (3, 4, 4)
 D = 48
@@ -153,6 +153,22 @@ def test_a_surrogate_guides(z, generator):
         for name, estimator in (("guided", guided(lambda z: rough)), ("plain", ESTIMATORS["RGE_orthogonal"]))
     }
     assert cosine["guided"] > cosine["plain"] + 0.1
+
+
+def test_important_images_stand_for_all():
+    """Weighted, the chosen have in expectation the mean of all; if what is measured is where losses are large, it
+    varies far less than images drawn evenly, and no image is without a chance."""
+    losses = torch.zeros(100)
+    losses[:5] = torch.tensor([3.0, 1.0, 2.0, 4.0, 2.0])
+    gradients = 2 * losses + 0.1
+    torch.manual_seed(0)
+    chosen, weights = zip(*(important(losses, 10) for _ in range(4000)), strict=True)
+    chosen, weights = torch.stack(chosen), torch.stack(weights)
+    means = (weights * gradients[chosen]).mean(dim=1)
+    even = gradients[torch.randint(100, chosen.shape)].mean(dim=1)
+    assert means.mean().item() == pytest.approx(gradients.mean().item(), rel=0.02)
+    assert means.var() < 0.3 * even.var()
+    assert chosen.unique().numel() == 100
 
 
 def test_low_frequencies_are_orthonormal_and_ordered():

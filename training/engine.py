@@ -57,7 +57,7 @@ def fit(
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for epoch in epochs:
-        if not affordable(min(args.batch, len(train_loader.dataset))):
+        if not affordable(min(train_loader.batch_size, len(train_loader.dataset))):
             break
         began = time.perf_counter()
         lr = scheduler.get_last_lr()[0]

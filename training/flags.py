@@ -13,7 +13,7 @@ from training.optim import OPTIMIZERS, SCHEDULES
 from training.zeroth_order import ESTIMATORS, queries_of
 
 # None unless given: without zeroth order they would be ignored, and are refused.
-QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_batch", "query_budget")
+QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "query_budget")
 
 
 def add_training_flags(
@@ -75,6 +75,8 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument("--mu", type=cli.positive_float, help="step of the finite differences (default: 0.005)")
     zeroth.add_argument("--zo_grey", action="store_true", default=None,
                         help="directions that change all channels alike, for grey images; of DS")  # fmt: skip
+    zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
+                        help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
     zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
     zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
                         "sets --epochs if they would take more")  # fmt: skip
@@ -114,13 +116,12 @@ def check_queries(args: argparse.Namespace, dimension: int, images: int, device:
     return queries
 
 
-def fit_epochs(args: argparse.Namespace, per_image: int, images: int, validation: int) -> None:
+def fit_epochs(args: argparse.Namespace, least: int, epoch: int) -> None:
     """Let --epochs be no more than --query_budget pays for, to the nearest: the schedule of the learning rate must end
-    when the queries do, not be cut off in its warm-up. A step takes `per_image` queries for each of its images, an
-    epoch has `images` and ends with `validation` queries. Raises ValueError if there are too few for one step."""
+    when the queries do, not be cut off in its warm-up. `epoch`: the queries of one, `least`: those of one step and
+    validation. Raises ValueError if the budget is less than that."""
     if args.query_budget is None:
         return
-    least, epoch = min(args.batch, images) * per_image + validation, images * per_image + validation
     if args.query_budget < least:
         raise ValueError(f"--query_budget {args.query_budget}: one step and its validation take {least:,} queries")
     epochs = min(args.epochs, max(1, round(args.query_budget / epoch)))

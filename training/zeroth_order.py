@@ -71,6 +71,17 @@ def surrogate_loss(
     return product + (value - product).detach()
 
 
+def important(losses: Tensor, count: int, floor: float = 0.02) -> tuple[Tensor, Tensor]:
+    """(`chosen` [count], `weights` [count]): of which of N images with these `losses` `[N]` a step estimates gradients,
+    and what their terms are multiplied by. Drawn with replacement by p ∝ ℓ - min ℓ + `floor`, weighted by 1 / (N p):
+    whatever the losses, the weighted mean over the chosen is in expectation the mean over all. Few images hold most of
+    the squared gradient, those that the black box gets wrong, and a loss is one query."""
+    chances = losses - losses.min() + floor
+    chances = chances / chances.sum()
+    chosen = torch.multinomial(chances, count, replacement=True)
+    return chosen, 1 / (len(losses) * chances[chosen])
+
+
 # ---- estimators ------------------------------------------------------------------------------------------------------
 
 
