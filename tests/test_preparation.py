@@ -14,6 +14,8 @@ from conftest import CLASSES, run_script, write_image
 from PIL import Image
 
 from datasets import MANIFEST_COLUMNS, PROTOCOLS
+from preparation.scan import Record
+from preparation.splits import assign_splits
 
 
 def prepare(source, data_dir, *more):
@@ -110,6 +112,48 @@ def test_splits_follow_content_not_file_names(made_up_tree, tmp_path):
     assert {r["sha256"]: r["split"] for r in first} == {r["sha256"]: r["split"] for r in second}
     third, _ = prepare(made_up_tree, tmp_path / "C", "--seed", 1)
     assert {r["sha256"]: r["split"] for r in first} != {r["sha256"]: r["split"] for r in third}
+
+
+def made_up_records(subjects, images, name="subject {}"):
+    """`images` records of each of so many subjects, of three classes in turn, their pixels' fingerprints made up."""
+    return [
+        Record(f"{k}.png", "abc"[k // images % 3], subject=name.format(k // images),
+               sha256=hashlib.sha256(str(k).encode()).hexdigest())
+        for k in range(subjects * images)
+    ]  # fmt: skip
+
+
+def splits_by_image(records, **options):
+    splits = assign_splits(records, [record.subject for record in records], "stratified", **{"seed": 0, **options})
+    return dict(zip((record.sha256 for record in records), splits, strict=True))
+
+
+def test_splits_are_what_they_were():
+    """Whatever the version of scikit-learn: checkpoints carry the split's digest."""
+    splits = splits_by_image(made_up_records(60, 2))
+    letters = "".join(splits[record.sha256][1] for record in made_up_records(60, 2))  # tRain, vAl, tEst
+    assert Counter(letters) == {"r": 84, "a": 12, "e": 24}
+    assert hashlib.sha256(letters.encode()).hexdigest()[:16] == "0e650e2db7510226"
+
+
+def test_splits_do_not_follow_the_names_of_subjects():
+    """Renamed, or their order turned round: the same images in the same splits."""
+    first = splits_by_image(made_up_records(60, 2))
+    renamed = made_up_records(60, 2)
+    for record in renamed:
+        record.subject = hashlib.sha256(record.subject.encode()).hexdigest()
+    assert splits_by_image(renamed) == first
+    assert splits_by_image(renamed[::-1]) == first
+    assert splits_by_image(renamed, seed=1) != first
+
+
+@pytest.mark.parametrize("subjects", [12, 15, 18])
+def test_small_studies_have_every_class_in_every_split(subjects):
+    """An eighth of what is left would be less than one subject of each class: then it is more than an eighth."""
+    records = made_up_records(subjects, 4)
+    splits = splits_by_image(records, fold=(0, 4))
+    found = {(splits[record.sha256], record.class_name) for record in records}
+    assert found == {(split, name) for split in ("train", "val", "test") for name in "abc"}
 
 
 def test_subjects_of_phantoms_stay_whole(data_dir):
