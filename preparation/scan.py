@@ -24,8 +24,8 @@ class Record:
 
     `source_split` is the published one: train, val, test, or "" where there is none. `subject` names whose image it is
     where that is known, else "". `sha256` is of the decoded RGB pixels; `thumbnail` is grey, uint8 `[64, 64]`; `mode`,
-    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's luminance table (small: high
-    quality). `excluded` holds the reason why the image is set aside, or "".
+    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's first table, of luminance (small:
+    high quality). `excluded` holds the reason why the image is set aside, or "".
     """
 
     path: str
@@ -80,4 +80,4 @@ def _read_header(record: Record, path: Path) -> None:
     with Image.open(path) as image:
         record.mode, record.format = image.mode, image.format
         tables = getattr(image, "quantization", None)
-        record.quantisation = float(np.mean(tables[0])) if tables else 0.0
+        record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0

@@ -176,6 +176,21 @@ def test_unreadable_images_stop_or_are_set_aside(made_up_tree, tmp_path, fails):
     assert all(row["excluded"].startswith("unreadable: ") and row["split"] == "" for row in excluded)
 
 
+def test_a_jpeg_whose_only_table_has_the_number_1(made_up_tree, tmp_path):
+    path = made_up_tree / "Training" / "no_tumor" / "odd.jpg"
+    write_image(path, 500, size=(64, 64), quality=60)
+    with Image.open(path) as image:
+        image.convert("L").save(path, quality=60)
+    data = path.read_bytes()
+    table, frame = data.index(b"\xff\xdb") + 4, data.index(b"\xff\xc0") + 12
+    data = bytearray(data)
+    assert (data[table], data[frame]) == (0, 0)
+    data[table] = data[frame] = 1
+    path.write_bytes(data)
+    rows, _ = prepare(made_up_tree, tmp_path / "D")
+    assert [row["excluded"] for row in rows if row["path"].endswith("odd.jpg")] == [""]
+
+
 def test_bad_sources(made_up_tree, tmp_path, fails):
     flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "D", "--source")
     fails(1, (tmp_path / "gone", "no such folder"), *flags, tmp_path / "gone")
@@ -185,6 +200,8 @@ def test_bad_sources(made_up_tree, tmp_path, fails):
     shutil.rmtree(made_up_tree / "Training" / "oedema")
     shutil.rmtree(made_up_tree / "Testing" / "no_tumor")
     (made_up_tree / "Testing" / "no_tumor").mkdir()
+    fails(1, (made_up_tree / "Testing" / "no_tumor", "no images in it"), *flags, made_up_tree)
+    (made_up_tree / "Testing" / "no_tumor").rmdir()
     fails(1, ("Testing", "no images of class no_tumor"), *flags, made_up_tree)
     fails(1, ("--source", "--download"), *flags[:-1])
     fails(1, ("--dataset", "Brain_Tumor", "--source"), "prepare_data", "--dataset", "Brains")
