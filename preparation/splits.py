@@ -12,17 +12,20 @@ from preparation.scan import Record
 
 FOLDS = 5  # of the pooled protocol: one fifth for testing
 VALIDATION = {"official": 10, "stratified": 8}  # one of so many parts of what is not tested: 10% of all images, or so
+ALSO_IN, GROUP_IN = "also in", "its group is in"  # how the reasons for leaving an image out begin
 
 
 def assign_splits(
-    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS)
-) -> list[str]:
+    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS),
+    pictures: Sequence[str] | None = None,
+) -> list[str]:  # fmt: skip
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
     `official`: the published split, with a tenth of its training images for validation where it has no validation
     images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
     what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
-    eighth of the rest for validation. Groups stay whole in both. Excluded images belong to the split "". The splits
+    eighth of the rest for validation. Groups stay whole in both. `pictures` name the copies of one picture within the
+    groups (None: a group is one), which decides the reason only. Excluded images belong to the split "". The splits
     depend on what the images hold and on what belongs together, not on names, order or the version of scikit-learn.
     Raises ValueError if `official` finds no published split.
     """
@@ -32,12 +35,13 @@ def assign_splits(
         if any(splits[i] == "" for i in usable) or "test" not in splits:
             raise ValueError("--protocol official: the source has no published split into training and testing images; "
                              "use --protocol stratified")  # fmt: skip
-        taken: dict[str, int] = {}
-        for split in ("test", "val", "train"):
-            for i in (i for i in usable if splits[i] == split):
-                first = taken.setdefault(groups[i], i)
-                if splits[first] != split:
-                    records[i].excluded = f"also in {splits[first]}: {records[first].path}"
+        for names, reason in ((pictures or groups, f"{ALSO_IN} {{}}: {{}}"), (groups, f"{GROUP_IN} {{}}")):
+            taken: dict[str, int] = {}
+            for split in ("test", "val", "train"):
+                for i in (i for i in usable if splits[i] == split and not records[i].excluded):
+                    first = taken.setdefault(names[i], i)
+                    if splits[first] != split:
+                        records[i].excluded = reason.format(splits[first], records[first].path)
     else:
         dealt = _parted(records, groups, usable, fold[1], seed)
         rest, test = dealt[fold[0]] if dealt else (usable, [])

@@ -12,6 +12,7 @@ from conftest import run_script
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import files
 from catalogue import DATASETS
 from datasets import get_dataset, get_loader, read_manifest
 
@@ -95,8 +96,19 @@ def test_bad_requests(data_dir, tmp_path):
     shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "odd" / "Phantom_MRI")
     manifest = tmp_path / "odd" / "Phantom_MRI" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",0,glioma_tumor,", ",9,glioma_tumor,", 1))
+    with pytest.raises(ValueError, match=r"manifest\.csv: is not the table that manifest\.json .* changed by hand"):
+        get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    settings = files.read_json(manifest.with_suffix(".json"))
+    files.write_json(manifest.with_suffix(".json"), {**settings, "version": 99})
+    with pytest.raises(ValueError, match=r"manifest\.json: written by a newer version"):
+        get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    older = {name: value for name, value in settings.items() if name not in ("version", "sha256", "near", "slices")}
+    files.write_json(manifest.with_suffix(".json"), older)
     with pytest.raises(ValueError, match=r"manifest\.csv: .* has label '9', none of 0 … 3"):
         get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    manifest.write_bytes((data_dir / "Phantom_MRI" / "manifest.csv").read_bytes())
+    old, new = (get_dataset("Phantom_MRI", "test", 8, data_dir=root) for root in (tmp_path / "odd", data_dir))
+    assert old.manifest.digest == new.manifest.digest
     (tmp_path / "Phantom_MRI").mkdir()
     with (tmp_path / "Phantom_MRI" / "manifest.csv").open("w") as stream:
         csv.writer(stream).writerow(["file", "label"])

@@ -87,6 +87,19 @@ def test_duplicates_are_found_and_never_leak(made_up_tree, tmp_path, protocol):
         assert not excluded
 
 
+def test_validation_images_are_no_training_images(made_up_tree, tmp_path):
+    """A test image that also lies in the published validation folder is not "also in Training" for that."""
+    testing, validation = made_up_tree / "Testing", made_up_tree / "Validation"
+    for c, name in enumerate(CLASSES):
+        for i in range(3):
+            write_image(validation / name / f"{i}.png", 5000 + 10 * c + i)
+    shutil.copy(testing / "no_tumor" / "00.png", validation / "no_tumor" / "copy.png")
+    rows, settings = prepare(made_up_tree, tmp_path / "D", "--protocol", "official")
+    assert settings["duplicate_groups"] == 1
+    assert settings["duplicate_groups_across_training_and_testing"] == settings["testing_images_also_in_training"] == 0
+    assert [row["path"] for row in rows if row["excluded"]] == ["Validation/no_tumor/copy.png"]
+
+
 def test_same_pixels_with_other_labels_are_counted(made_up_tree, tmp_path):
     shutil.copy(made_up_tree / "Training/no_tumor/00.png", made_up_tree / "Training/glioma_tumor/copy.png")
     rows, settings = prepare(made_up_tree, tmp_path / "D")

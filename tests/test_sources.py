@@ -303,6 +303,10 @@ def test_frames_of_dicom_files_are_slices(tmp_path, fails):
     assert {row["path"].rpartition("[")[2] for row in rows} == {"3]", "5]"}
     assert len({row["group"] for row in rows}) == 8
     assert all(len(found) == 1 for found in splits_of(rows, "group").values())
+    assert read_manifest("Mine", tmp_path / "D").settings["slices"] == 2
+    before = read_manifest("Mine", tmp_path / "D").digest
+    prepare(tmp_path / "S", tmp_path / "D", "--slices", 2, "--window", 0, 2000)
+    assert read_manifest("Mine", tmp_path / "D").digest != before  # the table holds the pixels as they are read
     for path in (tmp_path / "S").rglob("*.dcm"):
         write_dicom(path, np.random.default_rng(len(path.name)).integers(0, 4000, (12, 12)))
     flags = ("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D")
@@ -320,6 +324,16 @@ def test_folds_cover_everything_once(tmp_path, fails):
     assert len(tested) == 40
     assert set(tested.values()) == {1}
     fails(2, ("--fold", "I/K"), "prepare_data", "--fold", "4/4")
+    fails(1, ("--fold 0/1", "K must be at least 2"), "prepare_data", "--fold", "0/1")
+    fails(1, ("--window 150 -50", "LOW < HIGH"), "prepare_data", "--window", 150, -50)
+    fails(2, ("--near", "above 0"), "prepare_data", "--near", 0)
+
+
+def test_too_few_groups_are_called_so(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 9, c, names="{0:02d}.png")
+    flags = ("prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D")
+    fails(1, ("too few images", "18 images are only 2 groups", "--near, --group_by"), *flags, "--group_by", "[ab]/")
 
 
 def test_an_interrupted_preparation_starts_over(tmp_path, monkeypatch):
@@ -336,10 +350,17 @@ def test_an_interrupted_preparation_starts_over(tmp_path, monkeypatch):
         prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
     assert stopped.value.code == 130
     assert (tmp_path / "D" / "Mine" / "manifest.csv").read_bytes() == before
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr("files.write_json", stop)  # when the table is written, what it was made with is not yet
+        prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
+    with pytest.raises(
+        ValueError, match=r"manifest\.csv: is not the table that manifest\.json .*written halfway.*; run: "
+    ):
+        get_dataset("Mine", "train", 8, data_dir=tmp_path / "D")
     assert prepare(tmp_path / "S", tmp_path / "D")[0] == expected
 
 
-def test_cells_and_their_schemes(tmp_path, fails):
+def test_cells_and_their_schemes(tmp_path, fails, monkeypatch):
     flags = ("--dataset", "Phantom_Cytology", "--subjects", 50, "--phantom_size", 24)
     run_script("prepare_data", *flags, "--data_dir", tmp_path / "5")
     run_script("prepare_data", *flags, "--data_dir", tmp_path / "3", "--label_scheme", "three")
@@ -362,6 +383,14 @@ def test_cells_and_their_schemes(tmp_path, fails):
     assert len(rows) == len(five.rows)
     assert all(len(found) == 1 for found in splits_of(rows, "group").values())
     fails(1, ("--label_scheme two", "three"), "prepare_data", *flags, "--label_scheme", "two", "--data_dir", tmp_path)
+    scheme = (*flags, "--data_dir", tmp_path / "3", "--label_scheme", "three", "--disease")
+    run_script("prepare_data", *scheme, "abnormal", "benign")
+    assert read_manifest("Phantom_Cytology", tmp_path / "3").info.groups == {"disease": (0, 1), "healthy": (2,)}
+    fails(1, ("--disease koilocytotic", "abnormal, benign, normal"), "prepare_data", *scheme, "koilocytotic")
+    # Phantoms that an older generator drew are not taken for those of this one.
+    monkeypatch.setattr("preparation.phantom_cytology.VERSION", 99)
+    run_script("prepare_data", *flags, "--data_dir", tmp_path / "5")
+    assert "phantoms_v99_" in read_manifest("Phantom_Cytology", tmp_path / "5").settings["source"]
 
 
 def test_textures_have_mean_0_and_variance_1_however_smooth():
@@ -390,7 +419,7 @@ def test_torchvision_sets(tmp_path, monkeypatch, fails):
             return self.samples[i]
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
-    flags = ("--dataset", "cifar10", "--data_dir", tmp_path, "--protocol", "official")
+    flags = ("--dataset", "cifar10", "--data_dir", tmp_path)  # the published split, where nothing else is asked for
     fails(1, ("CIFAR10", "--source", "--download"), "prepare_data", *flags)
     run_script("prepare_data", *flags, "--download")
     counts = Counter(row["split"] for row in read_manifest("CIFAR10", tmp_path).rows)
