@@ -122,8 +122,27 @@ class ImageDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = self._pixels[self._at[index]]
-        return torch.from_numpy(pixels.astype(np.float32) / 255.0), int(self.labels[index])
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Many at once, as a DataLoader asks for a batch: read and converted together."""
+        at = [self._at[i] for i in indices]
+        mapped = isinstance(self._pixels, np.ndarray)  # attacked images are files, read one at a time
+        pixels = self._pixels[at] if mapped else np.stack([self._pixels[i] for i in at])
+        images = torch.from_numpy(pixels).float().div_(255)
+        return list(zip(images, self.labels[list(indices)].tolist(), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process that is spawned: where the pixels lie, for it to map, in place of all of them."""
+        held = self.__dict__.copy()
+        if isinstance(self._pixels, np.memmap):
+            held["_pixels"] = Path(self._pixels.filename)
+        return held
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        self.__dict__.update(held)
+        if isinstance(self._pixels, Path):
+            self._pixels = np.load(self._pixels, mmap_mode="r")
 
 
 def get_dataset(

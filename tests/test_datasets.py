@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from conftest import run_script
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 import files
 from catalogue import DATASETS
@@ -72,6 +73,30 @@ def test_loaders(data_dir):
         orders.append(torch.cat([y for _, y in get_loader(dataset, 8, train=True, transform=torch.negative)]))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
+
+
+def test_a_batch_is_fetched_at_once(data_dir, monkeypatch):
+    """And holds what one by one would."""
+    dataset = get_dataset("Phantom_MRI", "val", image_size=16, data_dir=data_dir)
+    wanted = [5, 0, 17, 5, -1]
+    one_by_one = [dataset[i] for i in wanted]
+    for (image, label), (alone, its_label) in zip(dataset.__getitems__(wanted), one_by_one, strict=True):
+        assert torch.equal(image, alone)
+        assert label == its_label
+        assert type(label) is int
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda *_: pytest.fail("one image was fetched alone"))
+    (images, _), *_ = get_loader(dataset, batch=4)
+    (subset, _), *_ = get_loader(Subset(dataset, range(2, 9)), batch=4)
+    assert torch.equal(images[2:], subset[:2])
+
+
+def test_pixels_are_not_copied_into_other_processes(data_dir):
+    dataset = get_dataset("Phantom_MRI", "train", image_size=64, data_dir=data_dir)
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 0.2 * len(dataset) * 3 * 64 * 64
+    received = pickle.loads(sent)
+    assert torch.equal(received[7][0], dataset[7][0])
+    assert isinstance(received._pixels, np.memmap)
 
 
 def test_training_never_sees_a_batch_of_one(data_dir):

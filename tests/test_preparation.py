@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -14,7 +15,7 @@ from conftest import CLASSES, run_script, write_image
 from PIL import Image
 
 from datasets import MANIFEST_COLUMNS, PROTOCOLS
-from preparation.scan import Record
+from preparation.scan import Record, mean_and_std
 from preparation.splits import assign_splits
 
 
@@ -158,6 +159,18 @@ def test_splits_do_not_follow_the_names_of_subjects():
     assert splits_by_image(renamed) == first
     assert splits_by_image(renamed[::-1]) == first
     assert splits_by_image(renamed, seed=1) != first
+
+
+def test_mean_and_std_of_many_images_need_no_memory_for_them():
+    thumbnails = np.random.default_rng(0).integers(0, 200, (300, 64, 64), dtype=np.uint8)
+    records = [Record(str(i), "a", thumbnail=thumbnail) for i, thumbnail in enumerate(thumbnails)]
+    tracemalloc.start()
+    found = mean_and_std(records)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == (round(float((thumbnails / 255).mean()), 3), round(float((thumbnails / 255).std()), 3))
+    assert peak < thumbnails.nbytes / 2
+    assert mean_and_std([Record("x", "a", thumbnail=np.full((64, 64), 51, np.uint8))]) == (0.2, 0.001)
 
 
 @pytest.mark.parametrize("subjects", [12, 15, 18])
