@@ -198,6 +198,14 @@ def probability(text: str) -> float:
     return value
 
 
+def positive_share(text: str) -> float:
+    """A float above 0 and up to 1, e.g. --near."""
+    value = _number(text, float)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie above 0 and be at most 1, got {text}")
+    return value
+
+
 def positive_int(text: str) -> int:
     """An integer >= 1, e.g. --batch."""
     value = _number(text, int)

@@ -27,11 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 
 import files
 from catalogue import DatasetInfo, dataset_info, dataset_name
-from images import RESAMPLING, read_image, to_array
+from images import FITS, RESAMPLING, read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
 MANIFEST_COLUMNS = ("path", "label", "class", "split", "group", "sha256", "width", "height", "excluded")
+MANIFEST_VERSION = 2  # of manifest.json: 1 had no number, and no fingerprint of the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the table: equal digests mean the same images in the same splits."""
-        return files.sha256(self.path)
+        """Fingerprint: equal digests mean the same images in the same splits, made square in the same way.
+
+        The table's own, which holds the pixels as they were read (with `window`), and --fit where it is not the
+        default."""
+        table, fit = files.sha256(self.path), self.info.fit
+        return table if fit == FITS[0] else hashlib.sha256(f"{table} {fit}".encode()).hexdigest()
 
     @property
     def info(self) -> DatasetInfo:
@@ -64,8 +69,8 @@ class Manifest:
 def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | None = None) -> Manifest:
     """Read `data_dir/name/manifest.csv`.
 
-    Raises FileNotFoundError if the data set was not prepared, ValueError if the manifest is damaged or was made with
-    another `protocol` than the one asked for (None: whichever it is).
+    Raises FileNotFoundError if the data set was not prepared, ValueError if the manifest is damaged, its table and its
+    settings are not of one run, or it was made with another `protocol` than the one asked for (None: whichever it is).
     """
     name = dataset_name(name)
     path = Path(data_dir) / name / "manifest.csv"
@@ -84,6 +89,11 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     settings = files.read_json(settings_path)
     if "info" not in settings:
         raise ValueError(f"{settings_path}: written by an older version; {how}")
+    if settings.get("version", 1) > MANIFEST_VERSION:
+        raise ValueError(f"{settings_path}: written by a newer version of these scripts; {how}")
+    if settings.get("sha256", files.sha256(path)) != files.sha256(path):
+        raise ValueError(f"{path}: is not the table that {settings_path.name} beside it was written for (written "
+                         f"halfway, or changed by hand); {how}")  # fmt: skip
     labels = {str(label) for label in range(len(settings["info"]["classes"]))}
     for row in rows:
         if row["label"] not in labels and not row["excluded"]:
@@ -112,8 +122,27 @@ class ImageDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = self._pixels[self._at[index]]
-        return torch.from_numpy(pixels.astype(np.float32) / 255.0), int(self.labels[index])
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Many at once, as a DataLoader asks for a batch: read and converted together."""
+        at = [self._at[i] for i in indices]
+        mapped = isinstance(self._pixels, np.ndarray)  # attacked images are files, read one at a time
+        pixels = self._pixels[at] if mapped else np.stack([self._pixels[i] for i in at])
+        images = torch.from_numpy(pixels).float().div_(255)
+        return list(zip(images, self.labels[list(indices)].tolist(), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process that is spawned: where the pixels lie, for it to map, in place of all of them."""
+        held = self.__dict__.copy()
+        if isinstance(self._pixels, np.memmap):
+            held["_pixels"] = Path(self._pixels.filename)
+        return held
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        self.__dict__.update(held)
+        if isinstance(self._pixels, Path):
+            self._pixels = np.load(self._pixels, mmap_mode="r")
 
 
 def get_dataset(

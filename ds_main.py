@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw
 
 import cli
 import files
@@ -136,8 +137,6 @@ def test(args: argparse.Namespace) -> None:
 
 def inference(args: argparse.Namespace) -> None:
     """Write one picture per --noise_sd: a row of clean images, below them noisy, below them denoised ones."""
-    from PIL import Image
-
     if args.outdir is None:
         raise ValueError("--mode inference needs --outdir")
     device = flags.set_up(args)
@@ -151,10 +150,19 @@ def inference(args: argparse.Namespace) -> None:
             denoised = denoiser(noisy, sd).float()
         columns = torch.cat([clean, noisy, denoised], dim=2).clamp(0, 1)  # [B, C, 3H, W]
         grid = torch.cat(list(columns), dim=2).expand(3, -1, -1)
+        picture = Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy())
         path = args.outdir / f"noise_{value:g}.png"
         with files.replacing(path) as temporary:
-            Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(temporary)
+            (marked_synthetic(picture) if data.info.synthetic else picture).save(temporary)
         print(f"noise_sd {value:g}: clean, noisy, denoised ({args.split} split): {path}")
+
+
+def marked_synthetic(picture: Image.Image) -> Image.Image:
+    """The picture below a line that says what it shows."""
+    marked = Image.new("RGB", (picture.width, picture.height + 14), "white")
+    marked.paste(picture, (0, 14))
+    ImageDraw.Draw(marked).text((2, 1), "SYNTHETIC", fill="black")
+    return marked
 
 
 def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Module, dict]:

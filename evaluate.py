@@ -94,7 +94,8 @@ def main(args: argparse.Namespace) -> None:
         files.write_json(args.outfile, {"settings": settings, **report})
         files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
         with files.replacing(args.outfile.with_suffix(".png")) as temporary:
-            temporary.write_bytes(evaluation_png(report, dataset.info.classes, title))
+            marked = f"SYNTHETIC: {title}" if dataset.info.synthetic else title
+            temporary.write_bytes(evaluation_png(report, dataset.info.classes, marked))
     print(f"{title}: {headline(report)}")
     for of, row in {**report["per_class"], **report.get("groups", {})}.items():
         shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)

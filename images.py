@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 DICOM = {".dcm", ".dicom"}
 NIFTI = {".nii", ".nii.gz"}
+KINDS = PICTURES | DICOM | NIFTI
 RESAMPLING = Image.Resampling.BILINEAR
 FITS = ("resize", "letterbox")
 
@@ -19,11 +21,12 @@ FITS = ("resize", "letterbox")
 def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.Image:
     """The image as 8-bit RGB.
 
-    16-bit pictures are stretched from their least to their greatest value. DICOM goes through its own rescaling and
-    first window (else least to greatest), MONOCHROME1 is inverted; of several frames the middle one is taken. Of a
-    NIfTI volume it is the middle slice of the third axis, or slice k of `volume.nii[k]`, stretched between the 1st and
-    99th percentile of its values, anterior up where the header's orientation is right. `window` (low, high) in the
-    units of the file takes the place of these stretches, for DICOM and NIfTI.
+    16-bit pictures are stretched from their least to their greatest value. DICOM goes through its own rescaling and its
+    first window (or its table, else least to greatest), MONOCHROME1 is inverted, a palette gives its colours; of
+    several frames it is the middle one, or frame k of `scan.dcm[k]`. Of a NIfTI volume it is the middle slice of the
+    third axis, or slice k of `volume.nii[k]`, stretched between the 1st and 99th percentile of its values, anterior up
+    where the header's orientation is right. `window` (low, high) in the units of the file takes the place of these
+    stretches, for DICOM and NIfTI.
 
     Raises FileNotFoundError, or ValueError that names the file if it cannot be read, holds values that are not finite,
     or needs a library that is missing.
@@ -33,7 +36,7 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
         raise FileNotFoundError(f"{path}: no such image")
     suffix = suffix_of(path)
     if suffix in DICOM:
-        return _read_dicom(path, window)
+        return _read_dicom(path, number, window)
     if suffix in NIFTI:
         return _read_nifti(path, number, window)
     try:
@@ -49,9 +52,11 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
 
 
 def of_volume(path: Path) -> tuple[Path, int | None]:
-    """`scan.nii.gz[80]` → its file and 80; any other path and None."""
-    numbered = re.fullmatch(r"(.+\.nii(?:\.gz)?)\[(\d+)\]", path.name, re.IGNORECASE)
-    return (path.with_name(numbered[1]), int(numbered[2])) if numbered else (path, None)
+    """`scan.nii.gz[80]` → its file and 80, `scan.dcm[3]` likewise; any other path and None."""
+    numbered = re.fullmatch(r"(.+)\[(\d+)\]", path.name)
+    if numbered and suffix_of(file := path.with_name(numbered[1])) in DICOM | NIFTI:
+        return file, int(numbered[2])
+    return path, None
 
 
 def to_array(image: Image.Image, image_size: int, channels: int, fit: str = "resize") -> np.ndarray:
@@ -74,16 +79,17 @@ def to_array(image: Image.Image, image_size: int, channels: int, fit: str = "res
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The files named and those in the folders named, at any depth, sorted within each folder. A slice of a NIfTI
-    volume is named `scan.nii.gz[80]`.
+    """The files named and those in the folders named (`images_in`). A slice of a NIfTI volume is named
+    `scan.nii.gz[80]`, a frame of a DICOM file `scan.dcm[3]`.
 
-    Raises FileNotFoundError if a path does not exist, ValueError if a folder holds no image.
+    Raises FileNotFoundError if a path does not exist, ValueError if a folder holds no image, OSError if one may not be
+    read.
     """
     found: list[Path] = []
     for path in paths:
         file, _ = of_volume(path)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if suffix_of(p) in PICTURES | DICOM | NIFTI and p.is_file())
+            inside = images_in(path)
             if not inside:
                 raise ValueError(f"{path}: no images in this folder")
             found += inside
@@ -94,47 +100,113 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, at any depth, sorted. Links are followed, a folder that several lead to is read
+    once; hidden files and folders are left out.
+
+    Raises OSError that names a folder that may not be read: images must not vanish unseen.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link in a circle would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [Path(where, name) for name in names if not name.startswith(".")]
+        found += [file for file in files if suffix_of(file) in KINDS]
+    return sorted(found)
+
+
 def with_slice(path: Path) -> Path:
-    """A NIfTI volume by the slice that `read_image` reads of it, `scan.nii.gz[80]`; any other path as it is. Raises
-    ValueError as `read_image` does."""
-    return path.with_name(f"{path.name}[{slices_of(path) // 2}]") if suffix_of(path) in NIFTI else path
+    """A volume by the slice (a DICOM file of several frames by the frame) that `read_image` reads of it,
+    `scan.nii.gz[80]`; any other path as it is. Raises ValueError as `read_image` does."""
+    depth = slices_of(path)
+    return path if depth is None else path.with_name(f"{path.name}[{depth // 2}]")
+
+
+def slices_of(path: Path) -> int | None:
+    """How many slices the third axis of a NIfTI volume has, or frames a DICOM file that has several; from the header.
+    None for any other file. Raises ValueError as `read_image` does."""
+    if suffix_of(path) in NIFTI:
+        shape = _open_nifti(path).shape
+        return shape[2] if len(shape) > 2 else 1
+    if suffix_of(path) in DICOM:
+        pydicom = _pydicom(path)
+        try:
+            frames = pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames")
+            return int(frames) if frames and int(frames) > 1 else None
+        except Exception as error:
+            raise _unreadable(path, "DICOM", error) from None
+    return None
 
 
 def suffix_of(path: Path) -> str:
-    """The lower-case suffix, `.nii.gz` as one."""
-    name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+    """The lower-case suffix, `.nii.gz` as one. A file without one (or with a number in its place, as the UIDs end that
+    scanners use for names) that begins as DICOM does has the suffix `.dcm`."""
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if name.endswith(".nii.gz"):
+        return ".nii.gz"
+    if re.fullmatch(r"(\.\d+)?", suffix) and name != "dicomdir" and _begins_as_dicom(path):
+        return ".dcm"
+    return suffix
 
 
-def _read_dicom(path: Path, window: tuple[float, float] | None) -> Image.Image:
+def _begins_as_dicom(path: Path) -> bool:
     try:
-        import pydicom
-        from pydicom.pixels import apply_modality_lut, apply_voi_lut
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
+    return ValueError(f"{path}: cannot be read as {kind} ({' '.join(str(error).split())[:120]})")
+
+
+def _pydicom(path: Path):
+    try:
+        import pydicom.pixels
     except ImportError:
         raise ValueError(f"{path}: DICOM needs pydicom >= 3 (pip install pydicom)") from None
+    return pydicom
+
+
+def _read_dicom(path: Path, number: int | None, window: tuple[float, float] | None) -> Image.Image:
+    pydicom = _pydicom(path)
     try:
         data = pydicom.dcmread(path)
-        pixels = data.pixel_array
+        frames = int(data.get("NumberOfFrames") or 1)
+        number = frames // 2 if number is None else number
+        if number >= frames:
+            raise ValueError(f"has no frame {number}, only {frames}")
+        pixels = pydicom.pixels.pixel_array(data, index=number)
         photometric = str(data.PhotometricInterpretation)
-        frames = int(data.get("NumberOfFrames", 1) or 1)
-        pixels = pixels[frames // 2] if frames > 1 else pixels
-        if photometric.startswith(("MONOCHROME", "PALETTE")):
-            pixels = apply_modality_lut(pixels, data)
-            pixels = pixels if window else apply_voi_lut(pixels, data, index=0)
+        bits = data.BitsStored
+        if photometric == "PALETTE COLOR":
+            pixels = pydicom.pixels.apply_color_lut(pixels, data)
+            bits = data.RedPaletteColorLookupTableDescriptor[2]
+        elif photometric.startswith("MONOCHROME"):
+            pixels = pydicom.pixels.apply_modality_lut(pixels, data)
+            if window is None and data.get("VOILUTSequence"):
+                pixels = pydicom.pixels.apply_voi_lut(pixels, data, index=0)
+            elif window is None and data.get("WindowWidth"):
+                centre, width = (float(np.ravel(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
+                window = (centre - width / 2, centre + width / 2)
     except Exception as error:  # pydicom raises all kinds on damaged files and missing decoders
-        raise ValueError(f"{path}: cannot be read as DICOM ({' '.join(str(error).split())[:120]})") from None
+        raise _unreadable(path, "DICOM", error) from None
     if pixels.ndim == 3:
-        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+        return Image.fromarray((pixels >> max(0, bits - 8)).astype(np.uint8)).convert("RGB")
     low, high = window or (pixels.min(), pixels.max())
     if photometric == "MONOCHROME1":
         pixels, low, high = -pixels.astype(float), -high, -low
     return _stretched(path, pixels.astype(float), low, high)
-
-
-def slices_of(path: Path) -> int:
-    """How many slices the third axis of a NIfTI volume has; from its header. Raises ValueError as `read_image` does."""
-    shape = _open_nifti(path).shape
-    return shape[2] if len(shape) > 2 else 1
 
 
 def _open_nifti(path: Path):
@@ -145,7 +217,7 @@ def _open_nifti(path: Path):
     try:
         return nibabel.as_closest_canonical(nibabel.load(path))
     except Exception as error:
-        raise ValueError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:120]})") from None
+        raise _unreadable(path, "NIfTI", error) from None
 
 
 def _read_nifti(path: Path, number: int | None, window: tuple[float, float] | None) -> Image.Image:
@@ -153,7 +225,7 @@ def _read_nifti(path: Path, number: int | None, window: tuple[float, float] | No
     try:
         volume = np.asarray(volume.dataobj, dtype=float)
     except Exception as error:
-        raise ValueError(f"{path}: cannot be read as NIfTI ({' '.join(str(error).split())[:120]})") from None
+        raise _unreadable(path, "NIfTI", error) from None
     while volume.ndim > 3:
         volume = volume[..., 0]
     if volume.ndim == 3:

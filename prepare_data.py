@@ -14,18 +14,18 @@ shortcuts. --audit does nothing else; --strict ends with exit code 1 if the data
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 from pathlib import Path
 
 import cli
 import files
 from catalogue import DATASETS, DatasetInfo, dataset_name
-from datasets import MANIFEST_COLUMNS, PROTOCOLS, SPLITS
+from datasets import PROTOCOLS, SPLITS
 from images import FITS
-from preparation.audit import as_text, audit, count_images, draw_duplicates, write_findings
+from preparation.audit import as_text, audit, count_images, counts_text, draw_duplicates, write_findings
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates
-from preparation.scan import Record, mean_and_std, read_images
+from preparation.manifest import write_manifest
+from preparation.scan import mean_and_std, read_images
 from preparation.sources import find_images, find_subjects, relabel
 from preparation.splits import FOLDS, assign_splits
 
@@ -43,12 +43,13 @@ def get_args_parser() -> cli.Parser:
     data.add_argument(
         "--group_by", metavar="REGEX", help="finds in a path whose image it is: groups never cross splits"
     )
-    data.add_argument("--near", type=cli.probability, metavar="R",
-                      help="correlation from which two images are the same picture (default: 0.98)")  # fmt: skip
+    data.add_argument("--near", type=cli.positive_share, metavar="R",
+                      help="correlation from which two images are one (default: 0.98; 1: identical only)")  # fmt: skip
     data.add_argument("--skip_unreadable", action="store_true", help="set unreadable images aside instead of stopping")
     split = parser.add_argument_group("split")
-    split.add_argument("--protocol", choices=PROTOCOLS, default="stratified",
-                       help="official: the published split; stratified: pooled, 70/10/20")  # fmt: skip
+    split.add_argument("--protocol", choices=PROTOCOLS,
+                       help="official: the published split (default of CIFAR10, MNIST); stratified: pooled, 70/10/20 "
+                       "(default of all others)")  # fmt: skip
     split.add_argument("--fold", type=cli.shard, default=(0, FOLDS), metavar="I/K",
                        help="stratified: the part for testing (default: 0/5)")  # fmt: skip
     split.add_argument("--leaky", action="store_true",
@@ -56,7 +57,9 @@ def get_args_parser() -> cli.Parser:
     form = parser.add_argument_group("form")
     form.add_argument("--fit", choices=FITS, default="resize", help="stretch to a square, or keep the proportions")
     form.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="grey levels of DICOM and NIfTI")
-    form.add_argument("--slices", type=cli.positive_int, default=1, help="of each NIfTI volume, from its middle half")
+    form.add_argument("--slices", type=cli.positive_int, default=1,
+                      help="of each NIfTI volume and DICOM file of several frames, from its middle half; a DICOM file "
+                      "of one frame is one image")  # fmt: skip
     form.add_argument("--subjects", type=cli.positive_int, default=200, help="phantoms: subjects, or cell clusters")
     form.add_argument("--phantom_size", type=cli.positive_int, default=96, help="phantoms: side in pixels")
     checks = parser.add_argument_group("audit")
@@ -70,6 +73,9 @@ def main(args: argparse.Namespace) -> None:
     name = dataset_name(args.dataset)
     known = DATASETS.get(name)
     target = args.data_dir / name
+    if args.protocol is None:
+        args.protocol = "official" if known and known.torchvision else "stratified"
+    check_flags(args)
 
     # ---- the images, and what they are ----
     source = find_source(args, known, name, target)
@@ -80,31 +86,36 @@ def main(args: argparse.Namespace) -> None:
             raise ValueError(f"--label_scheme {args.label_scheme}: {name} has {', '.join(info.schemes) or 'none'}")
         classes, disease = relabel(records, info.schemes[args.label_scheme], info.disease)
         info = dataclasses.replace(info, classes=classes, disease=disease)
+    if args.disease:
+        info = dataclasses.replace(info, disease=known_classes(args.disease, info.classes))
     root = source if source.is_dir() else source.parent
     find_subjects(records, root, info.group_by)
     read_images(records, root, info)
     unreadable = [record for record in records if record.excluded]
-    if unreadable and not args.skip_unreadable:
-        named = "; ".join(f"{root / record.path} ({record.excluded})" for record in unreadable[:5])
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        raise ValueError(f"{len(unreadable)} unreadable image(s): {named}{more}; --skip_unreadable sets them aside")
 
     # ---- duplicates, splits, audit ----
     near = near_duplicates(records, info.near)
     groups = group_names(records, near)
     dealt = [record.path for record in records] if args.leaky else groups
-    splits = assign_splits(records, dealt, args.protocol, args.seed, args.fold)
+    pictures = group_names(records, near, subjects=False)
+    splits = assign_splits(records, dealt, args.protocol, args.seed, args.fold, pictures)
     findings = audit(records, near, groups, splits, info)
     write_findings(target, findings)
-    thumbnails = {record.path: record.thumbnail for record in records}
-    drawn = draw_duplicates(target / "duplicates.png", findings, thumbnails, info.synthetic)
+    drawn = draw_duplicates(target / "duplicates.png", findings, records, info.synthetic)
     counts = count_images(records, splits, info.classes)
-    print(as_text(findings), counts_text(counts, info), sep="\n\n")
+    print(as_text(findings), counts_text(counts, info.classes), sep="\n\n")
     print(f"audit: {target / 'audit.csv'}" + (f"; look at {target / 'duplicates.png'}" if drawn else ""))
+    if unreadable and not args.skip_unreadable:
+        named = "; ".join(f"{root / record.path} ({record.excluded})" for record in unreadable[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        raise ValueError(f"{len(unreadable)} unreadable image(s): {named}{more}; --skip_unreadable sets them aside")
     for split in SPLITS:
         empty = [class_name for class_name in info.classes if not counts[split][class_name]]
         if empty:
-            raise ValueError(f"{source}: too few images, split {split} has none of class {', '.join(empty)}")
+            held = [group for group, held_by in zip(groups, splits, strict=True) if held_by]
+            few = f" ({len(held)} images are only {len(set(held))} groups; --near, --group_by)"
+            raise ValueError(f"{source}: too few images, split {split} has none of class {', '.join(empty)}"
+                             + few * (len(set(held)) < len(held)))  # fmt: skip
     errors = [found.check for found in findings if found.severity == "error"]
     if args.strict and errors:
         raise ValueError(f"{source}: not fit for use under --protocol {args.protocol}: {', '.join(errors)}")
@@ -120,6 +131,9 @@ def main(args: argparse.Namespace) -> None:
         "fold": "/".join(map(str, args.fold)) if args.protocol == "stratified" else None,
         "leaky": args.leaky,
         "label_scheme": args.label_scheme,
+        "near": info.near,
+        "group_by": info.group_by,
+        "slices": args.slices,
         "seed": args.seed,
         "source": str(root.resolve()),
         "images": len(records),
@@ -127,10 +141,19 @@ def main(args: argparse.Namespace) -> None:
         **duplicate_counts(records, near),
         "counts": counts,
     }
-    write_manifest(target / "manifest.csv", records, splits, groups, info)
-    files.write_json(target / "manifest.json", settings)
+    write_manifest(target, records, splits, groups, info, settings)
     totals = ", ".join(f"{sum(counts[split].values())} {split}" for split in SPLITS)
     print(f"{totals} ({args.protocol}){leak(settings)}: {target / 'manifest.csv'}")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises ValueError on flags that contradict each other."""
+    if args.window and not args.window[0] < args.window[1]:
+        raise ValueError(f"--window {args.window[0]:g} {args.window[1]:g}: must be LOW HIGH with LOW < HIGH")
+    if args.fold[1] < 2:
+        raise ValueError("--fold {}/{}: K must be at least 2".format(*args.fold))
+    if args.protocol == "official" and (args.leaky or args.fold != (0, FOLDS)):
+        raise ValueError(f"{'--leaky' if args.leaky else '--fold'} deals images anew: it needs --protocol stratified")
 
 
 def find_source(args: argparse.Namespace, known: DatasetInfo | None, name: str, target: Path) -> Path:
@@ -150,11 +173,13 @@ def find_source(args: argparse.Namespace, known: DatasetInfo | None, name: str, 
 
         return download_kaggle(known, name)
     if known.synthetic:
-        from preparation.phantom_cytology import write_phantom_cytology
-        from preparation.phantom_mri import write_phantom_mri
+        from preparation import phantom_cytology, phantom_mri
 
-        write = {"Phantom_MRI": write_phantom_mri, "Phantom_Cytology": write_phantom_cytology}[name]
-        source = target / f"phantoms_{args.subjects}x{args.phantom_size}px_seed{args.seed}"
+        write, version = {
+            "Phantom_MRI": (phantom_mri.write_phantom_mri, phantom_mri.VERSION),
+            "Phantom_Cytology": (phantom_cytology.write_phantom_cytology, phantom_cytology.VERSION),
+        }[name]
+        source = target / f"phantoms_v{version}_{args.subjects}x{args.phantom_size}px_seed{args.seed}"
         if not (source / "complete").is_file():
             write(source, args.subjects, size=args.phantom_size, seed=args.seed)
             files.write_text(source / "complete", "")
@@ -165,42 +190,23 @@ def find_source(args: argparse.Namespace, known: DatasetInfo | None, name: str, 
 
 
 def describe(args: argparse.Namespace, known: DatasetInfo | None, name: str, classes: tuple[str, ...]) -> DatasetInfo:
-    """What the data set is, with what the command line says of it. Raises ValueError if --disease names no class."""
+    """What the data set is, with what the command line says of its images."""
     info = known or DatasetInfo(title=name, classes=classes)
-    if args.disease:
-        unknown = sorted(set(args.disease) - set(classes))
-        if unknown:
-            raise ValueError(f"--disease {', '.join(unknown)}: no such class; classes are {', '.join(classes)}")
-        info = dataclasses.replace(info, disease=tuple(args.disease))
     return dataclasses.replace(
         info,
         fit=args.fit,
         window=tuple(args.window) if args.window else None,
         group_by=args.group_by or info.group_by,
-        near=args.near or info.near,
+        near={None: info.near, 1: None}.get(args.near, args.near),
     )
 
 
-def write_manifest(path: Path, records: list[Record], splits: list[str], groups: list[str], info: DatasetInfo) -> None:
-    """Write the table whose columns the design fixes; the same images and settings give the same bytes anywhere."""
-    with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(MANIFEST_COLUMNS)
-        for record, split, group in zip(records, splits, groups, strict=True):
-            label = info.classes.index(record.class_name)
-            writer.writerow((record.path, label, record.class_name, split, group, record.sha256, record.width,
-                             record.height, record.excluded))  # fmt: skip
-
-
-def counts_text(counts: dict[str, dict[str, int]], info: DatasetInfo) -> str:
-    """Images by split and class, for the screen."""
-    width = max(12, *(len(name) + 2 for name in info.classes))
-    lines = [f"{'images':<8}" + "".join(f"{name:>{width}}" for name in info.classes) + f"{'all':>8}"]
-    for split, row in counts.items():
-        lines.append(
-            f"{split:<8}" + "".join(f"{row[name]:>{width}}" for name in info.classes) + f"{sum(row.values()):>8}"
-        )
-    return "\n".join(lines)
+def known_classes(disease: list[str], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of --disease, which are those of the label scheme. Raises ValueError if one is none."""
+    unknown = sorted(set(disease) - set(classes))
+    if unknown:
+        raise ValueError(f"--disease {', '.join(unknown)}: no such class; classes are {', '.join(classes)}")
+    return tuple(disease)
 
 
 def leak(settings: dict) -> str:

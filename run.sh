@@ -18,7 +18,7 @@ absolute() { # a path as the caller means it
     case "$1" in /*) printf '%s' "$1" ;; *) printf '%s' "$called_from/$1" ;; esac
 }
 
-dataset=Phantom_MRI protocol=stratified device=auto source=() out=
+dataset=Phantom_MRI protocol=() device=auto source=() out=
 while [ $# -gt 0 ]; do
     case "$1" in
         --dataset | --source | --protocol | --device | --outdir) [ $# -gt 1 ] || usage "run.sh: $1 needs a value" ;;
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --dataset) dataset=$2 ;;
         --source) source=(--source "$(absolute "$2")") ;;
-        --protocol) protocol=$2 ;;
+        --protocol) protocol=(--protocol "$2") ;;
         --device) device=$2 ;;
         --outdir) out=$(absolute "$2") ;;
     esac
@@ -57,7 +57,7 @@ set_up
 classifier=$out/classifier/best.pth.tar mse=$out/mse/best.pth.tar stability=$out/stability/best.pth.tar
 
 stage "Prepare the images: check, find duplicates, split" '$p' \
-    prepare_data.py --dataset "$dataset" ${source[@]+"${source[@]}"} --protocol "$protocol"
+    prepare_data.py --dataset "$dataset" ${source[@]+"${source[@]}"} ${protocol[@]+"${protocol[@]}"}
 stage "Train the classifier that is to be protected" '$p' \
     train_classifier.py --dataset "$dataset" --epochs $classifier_epochs --outdir "$out/classifier" --resume --device $device
 stage "Ask how often it is right, on clean test images" 1p \

@@ -105,13 +105,13 @@ def main(args: argparse.Namespace) -> None:
     # ---- table and figure ----
     with files.replacing(args.outdir / "cosine.csv") as temporary, temporary.open("w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
-    draw(rows, args.outdir / "cosine.png")
+    draw(rows, args.outdir / "cosine.png", data.info.synthetic)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     files.write_json(args.outdir / "cosine.json", settings)
     print(f"{len(rows)} estimates of {len(images)} images' gradients: {args.outdir}/cosine.csv, cosine.png")
 
 
-def draw(rows: list[tuple], path: Path) -> None:
+def draw(rows: list[tuple], path: Path, synthetic: bool) -> None:
     """One panel per space: cosine against queries, a line per estimator."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -126,6 +126,8 @@ def draw(rows: list[tuple], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("cosine to the true gradient")
     axes[0][0].legend(fontsize="small")  # the space with the most estimators
+    if synthetic:
+        figure.suptitle("SYNTHETIC phantom data")
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)

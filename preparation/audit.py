@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from datasets import SPLITS
 from preparation.duplicates import Near, identical_groups, near_groups
 from preparation.scan import Record
 from preparation.shortcuts import shortcuts
+from preparation.splits import ALSO_IN, GROUP_IN
 
 FEW = 5  # images of a class in a split below which a number on them means nothing
+PAIRS = 48  # of alike images that are drawn
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
 
 
@@ -43,7 +46,7 @@ def audit(
     """Every check, in the order in which a reader wants them."""
     return [
         *check_files(records),
-        *check_duplicates(records, near),
+        *check_duplicates(records, near, splits),
         *check_groups(records, groups, splits),
         *check_balance(records, splits, info),
         *check_shortcuts(records, groups),
@@ -68,12 +71,12 @@ def check_files(records: Sequence[Record]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def check_duplicates(records: Sequence[Record], near: Near) -> list[Finding]:
+def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str]) -> list[Finding]:
     """Identical and nearly identical images: how many, on both sides of the published split, with two labels."""
     identical = identical_groups(records)
     alike = near_groups(records, near)
-    left_out = sum(record.excluded.startswith("also in") for record in records)
-    kept = f"never on two sides: {left_out} images left out" if left_out else "kept in one split"
+    split_of = dict(zip((record.path for record in records), splits, strict=True))
+    done = functools.partial(_done, split_of=split_of, left_out=(ALSO_IN,))
     superfluous = sum(len(group) - 1 for group in identical)
     found = []
     for kind, members, wrong in (("identical", identical, "error"), ("nearly identical", alike, "warning")):
@@ -83,27 +86,46 @@ def check_duplicates(records: Sequence[Record], near: Near) -> list[Finding]:
             f"groups, {superfluous} images superfluous" if kind == "identical" else "groups beyond the identical ones"
         )
         found += [
-            _found(f"{kind} images", "note", members, detail, kept),
-            _found(f"{kind}, published split", "warning", across, "groups in training and in testing", kept),
-            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong", "kept, in one split"),
+            _found(f"{kind} images", "note", members, detail, done(members)),
+            _found(f"{kind}, published split", "warning", across, "groups in two of its splits", done(across)),
+            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong", done(conflicting)),
         ]
     return found
 
 
+def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out: tuple[str, ...]) -> str:
+    """What the splits did about groups of images that belong together; `left_out` is how the reasons begin for which
+    images were left out on their account."""
+    groups = list(groups)
+    torn = sum(len({split_of[record.path] for record in group} - {""}) > 1 for group in groups)
+    out = sum(record.excluded.startswith(left_out) for group in groups for record in group)
+    if torn:
+        return f"nothing: {torn} of them in two splits"
+    return f"{out} images left out of training or validation" if out else "kept in one split"
+
+
 def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]) -> list[Finding]:
-    """What belongs together (a subject, a picture) on both sides of the splits, and what a random split would do."""
+    """What belongs together (a subject, a picture) on both sides of the published split and of ours, and what a random
+    split would do."""
+    members: dict[str, list[Record]] = defaultdict(list)
     sides: dict[str, set[str]] = defaultdict(set)
-    for group, split in zip(groups, splits, strict=True):
-        if split:
-            sides[group].add(split)
-    leaking = [group for group, found in sides.items() if len(found) > 1]
+    for record, group, split in zip(records, groups, splits, strict=True):
+        members[group].append(record)
+        sides[group] |= {split} - {""}
+    published = [group for group in members.values() if len({record.source_split for record in group}) > 1]
+    leaking = sum(len(found) > 1 for found in sides.values())
+    split_of = dict(zip((record.path for record in records), splits, strict=True))
+    dealt = sum(bool(found) for found in sides.values())
     subjects = len({record.subject for record in records} - {""})
-    joined = f" ({subjects} subjects, some joined by alike images)" if len(sides) < subjects else ""
+    joined = f" ({subjects} subjects, some joined by alike images)" if dealt < subjects else ""
     leak = random_split_leak(groups)
     return [
-        _finding("groups in two splits", "error", len(leaking), f"of {len(sides)} groups{joined}", "nothing"),
+        _found("groups, published split", "warning", published, "groups (subjects, copies) in two of its splits",
+               _done(published, split_of, (ALSO_IN, GROUP_IN))),
+        _finding("groups in two splits", "error", leaking, f"of {dealt} groups{joined}", "nothing"),
         Finding("a random split would leak", "note" if leak else "ok", round(100 * leak),
-                "% of its test images: a group-mate in training (mean of 5 seeds)", "groups stay whole" * (leak > 0)),
+                "% of its test images: a group-mate in training (mean of 5 seeds)",
+                "groups stay whole" * (leak > 0 and not leaking)),
     ]  # fmt: skip
 
 
@@ -157,6 +179,15 @@ def count_images(records: Sequence[Record], splits: Sequence[str], classes: Sequ
     return counts
 
 
+def counts_text(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> str:
+    """Images by split and class, for the screen."""
+    width = max(12, *(len(name) + 2 for name in classes))
+    lines = [f"{'images':<8}" + "".join(f"{name:>{width}}" for name in classes) + f"{'all':>8}"]
+    for split, row in counts.items():
+        lines.append(f"{split:<8}" + "".join(f"{row[name]:>{width}}" for name in classes) + f"{sum(row.values()):>8}")
+    return "\n".join(lines)
+
+
 def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
     """`audit.csv`: a line for each finding, then one for each group of images concerned."""
     path = folder / "audit.csv"
@@ -177,38 +208,39 @@ def as_text(findings: Sequence[Finding]) -> str:
     return tabulate(rows, ["", "check", "found", "", "what was done"], maxcolwidths=[None, None, None, 60, 40])
 
 
-def draw_duplicates(
-    path: Path, findings: Sequence[Finding], thumbnails: dict[str, np.ndarray], synthetic: bool
-) -> bool:
-    """A picture of groups of alike images, two of each side by side; those with two labels and those across the
-    published split first. For the user's own eyes. False, and no picture, where there are none."""
-    import matplotlib
+def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[Record], synthetic: bool) -> bool:
+    """A picture of groups of alike images, of each the pair that makes the finding; those with two labels and those
+    across the published split first. For the user's own eyes. False, and no picture, where there are none."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    order = ("two labels", "published split", "images")
-    wanted = [f for end in order for f in findings if f.check.endswith(end) and "identical" in f.check]
-    first: dict[tuple[str, ...], str] = {}
-    for found in wanted:
-        for images in found.images:
-            first.setdefault(images[:2], found.check)
-    shown = list(first.items())[:48]
+    by_path = {record.path: record for record in records}
+    pairs: dict[tuple[str, str], str] = {}
+    for end, differs in (("two labels", "class_name"), ("published split", "source_split"), ("images", "sha256")):
+        for found in findings:
+            if found.check.endswith(end) and "identical" in found.check:
+                for first, *others in found.images:
+                    telling = (o for o in others if getattr(by_path[o], differs) != getattr(by_path[first], differs))
+                    pairs.setdefault((first, next(telling, others[0])), found.check)
+    shown = list(pairs.items())[:PAIRS]
     if not shown:
+        path.unlink(missing_ok=True)  # of an earlier run, on other images
         return False
     rows = -(-len(shown) // 6)
-    figure, axes = plt.subplots(rows, 12, figsize=(15, 1.7 * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    for k, (images, check) in enumerate(shown):
-        for side, image in enumerate(images):
-            axis = axes[k // 6, 2 * (k % 6) + side]
-            axis.imshow(thumbnails[image], cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"{check}\n{image[-24:]}" if side == 0 else f"\n{image[-24:]}", fontsize=5)
-    figure.suptitle("SYNTHETIC: alike images" if synthetic else "Alike images", fontsize=9)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    plt.close(figure)
+    title = f"alike images, {len(shown)} of {len(pairs)}"
+    with rc_context({"text.parse_math": False}):  # a file name may hold a $
+        figure = Figure(figsize=(15, 0.4 + 1.7 * rows))
+        axes = figure.subplots(rows, 12, squeeze=False)
+        for axis in axes.ravel():
+            axis.axis("off")
+        for k, (pair, check) in enumerate(shown):
+            for side, image in enumerate(pair):
+                axis = axes[k // 6, 2 * (k % 6) + side]
+                axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
+                axis.set_title(f"{check}\n{image[-24:]}" if side == 0 else f"\n{image[-24:]}", fontsize=5)
+        figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9)
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
     return True
 
 

@@ -8,7 +8,7 @@ at side by side, pairs above 0.98 are such in both medical sets; below 0.96 they
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -66,34 +66,36 @@ def near_duplicates(records: Sequence[Record], least: float | None) -> Near:
     return [(readable[i], readable[j], correlation) for i, j, correlation in pairs]
 
 
-def group_names(records: Sequence[Record], near: Near) -> list[str]:
-    """A group name per record, from its content alone: the connected components of "same pixels", "near duplicate" and
-    "same subject", the unit that never crosses splits."""
+def group_names(records: Sequence[Record], near: Near, subjects: bool = True) -> list[str]:
+    """A group name per record: the connected components of "same pixels", "near duplicate" and "same subject", the unit
+    that never crosses splits; without `subjects` those of the first two, a picture and its copies."""
     first: dict[str, int] = {}
     links = [(i, j) for i, j, _ in near]
+    whose = [record.subject if subjects else "" for record in records]
     for i, record in enumerate(records):
-        keys = (f"pixels:{record.sha256}" * bool(record.sha256), f"subject:{record.subject}" * bool(record.subject))
+        keys = (f"pixels:{record.sha256}" * bool(record.sha256), f"subject:{whose[i]}" * bool(whose[i]))
         links += [(i, first.setdefault(key, i)) for key in keys if key]
     component = _components(len(records), links)
     members: dict[int, list[str]] = defaultdict(list)
-    for record, which in zip(records, component, strict=True):
-        members[which].append(record.subject or record.sha256[:16] or record.path)
+    for record, subject, which in zip(records, whose, component, strict=True):
+        members[which].append(subject or record.sha256[:16] or record.path)
     return [min(members[which]) for which in component]
 
 
 def duplicate_counts(records: Sequence[Record], near: Near) -> dict[str, int]:
     """How many images are there more than once, on both sides of the published split, and under two labels."""
+
+    def testing_images(groups: Iterable[Sequence[Record]]) -> set[str]:
+        return {record.path for group in groups for record in group if record.source_split == "test"}
+
+    def across_training_and_testing(groups: Iterable[Sequence[Record]]) -> list[Sequence[Record]]:
+        return [group for group in groups if {"train", "test"} <= {record.source_split for record in group}]
+
     identical = identical_groups(records)
-    across = [group for group in identical if len({record.source_split for record in group}) > 1]
+    across = across_training_and_testing(identical)
     pairs = [(records[i], records[j]) for i, j, _ in near if records[i].sha256 != records[j].sha256]
-    leaked = {record.path for group in across for record in group if record.source_split == "test"}
-    nearly = {
-        record.path
-        for pair in pairs
-        if pair[0].source_split != pair[1].source_split
-        for record in pair
-        if record.source_split == "test"
-    }
+    leaked = testing_images(across)
+    nearly = testing_images(across_training_and_testing(pairs))
     return {
         "testing_images": sum(record.source_split == "test" for record in records),
         "duplicate_groups": len(identical),

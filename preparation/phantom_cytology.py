@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
+VERSION = 2  # of what is drawn: raise it with every change of a pixel, so that no stale image is used
 FOLDERS = ("im_Dyskeratotic", "im_Koilocytotic", "im_Metaplastic", "im_Parabasal", "im_Superficial-Intermediate")
 LARGEST_CLUSTER = 6
 

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
+VERSION = 1  # of what is drawn: raise it with every change of a pixel, so that no stale image is used
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = range(len(CLASSES))
 

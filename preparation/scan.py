@@ -24,8 +24,8 @@ class Record:
 
     `source_split` is the published one: train, val, test, or "" where there is none. `subject` names whose image it is
     where that is known, else "". `sha256` is of the decoded RGB pixels; `thumbnail` is grey, uint8 `[64, 64]`; `mode`,
-    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's luminance table (small: high
-    quality). `excluded` holds the reason why the image is set aside, or "".
+    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's first table, of luminance (small:
+    high quality). `excluded` holds the reason why the image is set aside, or "".
     """
 
     path: str
@@ -69,8 +69,12 @@ def read_images(records: Sequence[Record], source: Path, info: DatasetInfo) -> N
 def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
     """Of the grey pixels of these images at 64 px, on the [0, 1] scale, to three digits: what a classifier's first
     layer subtracts and divides by."""
-    pixels = np.stack([record.thumbnail for record in records]) / np.float32(255)
-    return round(float(pixels.mean()), 3), max(round(float(pixels.std()), 3), 0.001)
+    # Counted by grey level: however many images there are, their pixels are never in memory as numbers of 4 bytes.
+    counts = sum(np.bincount(record.thumbnail.ravel(), minlength=256) for record in records)
+    levels = np.arange(256) / 255
+    mean = np.average(levels, weights=counts)
+    std = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
+    return round(float(mean), 3), max(round(float(std), 3), 0.001)
 
 
 def _read_header(record: Record, path: Path) -> None:
@@ -80,4 +84,4 @@ def _read_header(record: Record, path: Path) -> None:
     with Image.open(path) as image:
         record.mode, record.format = image.mode, image.format
         tables = getattr(image, "quantization", None)
-        record.quantisation = float(np.mean(tables[0])) if tables else 0.0
+        record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 
 from preparation.scan import Record
+from preparation.splits import group_folds
 
 LARGEST = 4000  # images looked at: more would not change the answer
 FRAME = 3  # pixels of a thumbnail's border
@@ -42,12 +43,13 @@ def shortcuts(records: Sequence[Record], groups: Sequence[str], seed: int = 0) -
     if len(usable) > LARGEST:
         usable = sorted(np.random.default_rng(seed).choice(usable, LARGEST, replace=False))
     labels = np.array([records[i].class_name for i in usable])
-    owners = np.array([groups[i] for i in usable])
+    owners = np.unique([groups[i] for i in usable], return_inverse=True)[1]
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.min() < 5 or len(set(owners)) < 5:
         return {}
     chance = 1 / len(classes)
     table = [traits(records[i]) for i in usable]
+    folds = list(group_folds(labels, owners, 5, seed))
     found = {}
     for name in table[0]:
         values = np.array([row[name] for row in table])
@@ -55,7 +57,6 @@ def shortcuts(records: Sequence[Record], groups: Sequence[str], seed: int = 0) -
             found[name] = (chance, chance)
             continue
         forest = RandomForestClassifier(50, min_samples_leaf=5, class_weight="balanced", random_state=seed)
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        guessed = cross_val_predict(forest, values, labels, groups=owners, cv=folds)
+        guessed = cross_val_predict(forest, values, labels, cv=folds)
         found[name] = (float(balanced_accuracy_score(labels, guessed)), chance)
     return found

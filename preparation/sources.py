@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from catalogue import DatasetInfo
-from images import DICOM, NIFTI, PICTURES, slices_of, suffix_of
+from images import DICOM, KINDS, images_in, of_volume, slices_of, suffix_of
 from preparation.scan import Record
 
 SPLIT_FOLDERS = {
@@ -29,14 +29,17 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 CROPPED = "CROPPED"
+# Whose a DICOM file is, by the first of these that it tells: anonymised files have lost the patient.
+OWNERS = (("patient", "PatientID"), ("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID"))
 
 
 def find_images(source: Path, info: DatasetInfo | None, slices: int = 1) -> tuple[list[Record], tuple[str, ...]]:
     """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes.
 
-    `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume
-    come `slices` slices, evenly from its middle half. Raises FileNotFoundError if a folder is missing, ValueError on a
-    class that the data set does not know, on one without images, or on fewer than two.
+    `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume,
+    or a DICOM file of several frames, come `slices` slices, evenly from its middle half. Raises FileNotFoundError if a
+    folder is missing, OSError if one may not be read, ValueError on a class that the data set does not know, on one
+    without images, on fewer than two, or if there is nothing to take several slices of.
     """
     if source.suffix.lower() == ".csv":
         records, classes = _from_table(source, info)
@@ -47,8 +50,11 @@ def find_images(source: Path, info: DatasetInfo | None, slices: int = 1) -> tupl
     if len(classes) < 2:
         raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed, each a folder of images")
     root = source if source.is_dir() else source.parent
-    records = [each for record in records for each in _slices(record, root, slices)]
-    return sorted(records, key=lambda record: record.path), classes
+    sliced = [each for record in records for each in _slices(record, root, slices)]
+    if slices > 1 and len(sliced) == len(records):
+        raise ValueError(f"--slices {slices}: {source} holds no NIfTI volume and no DICOM file of several frames; any "
+                         "other file is one image")  # fmt: skip
+    return sorted(sliced, key=lambda record: record.path), classes
 
 
 def relabel(records: Sequence[Record], scheme: dict[str, str], disease: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -60,7 +66,8 @@ def relabel(records: Sequence[Record], scheme: dict[str, str], disease: Sequence
 
 def find_subjects(records: Sequence[Record], source: Path, pattern: str | None) -> None:
     """Fill in `subject`: what the groups of the regular expression `pattern` find in the path (without groups: all it
-    matches). Without a pattern, a slice belongs to its volume and a DICOM file to its patient, whose name is hashed.
+    matches). Without a pattern, a slice belongs to its volume and a DICOM file to its patient (where that is not told:
+    study, series), whose name is hashed.
 
     Raises ValueError if the pattern is none, or finds nothing in some path.
     """
@@ -80,10 +87,10 @@ def find_subjects(records: Sequence[Record], source: Path, pattern: str | None) 
         if pattern is not None:
             found = find(record.path)
             record.subject = "/".join(map(str, found.groups())) if found.groups() else found[0]
-        elif record.path.endswith("]"):
-            record.subject = record.path.rpartition("[")[0]
-        elif suffix_of(Path(record.path)) in DICOM:
-            record.subject = _patient(source / record.path)
+            continue
+        file, number = of_volume(source / record.path)
+        volume = "" if number is None else record.path.rpartition("[")[0]
+        record.subject = (suffix_of(file) in DICOM and _patient(file)) or volume
 
 
 def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
@@ -113,19 +120,27 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The folders in `folder`, without hidden ones and without what earlier runs of ours wrote beside the images."""
+    ours = any((folder / name).is_file() for name in ("manifest.csv", "audit.csv"))
+    left_out = ("cache", "AT_*", "phantoms_*") if ours else ()
+    return sorted(
+        path for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__MACOSX")) and not any(map(path.match, left_out))
+    )  # fmt: skip
 
 
 def _of_class(
     folder: Path, source: Path, split: str, spelled: dict[str, str], info: DatasetInfo | None
 ) -> list[Record]:
-    """The images of one class folder. Raises ValueError if a known data set has no such class."""
+    """The images of one class folder. Raises ValueError if it holds none, or a known data set has no such class."""
     class_name = folder.name
     if info:
         if _plain(folder.name) not in spelled:
             raise ValueError(f"{folder}: unknown class; classes are {', '.join(info.classes)}")
         class_name = spelled[_plain(folder.name)]
-    paths = [path for path in folder.rglob("*") if suffix_of(path) in PICTURES | DICOM | NIFTI and path.is_file()]
+    paths = images_in(folder)
+    if not paths:
+        raise ValueError(f"{folder}: no images in it; files that are read end in {', '.join(sorted(KINDS))}")
     cropped = [path for path in paths if CROPPED in path.relative_to(folder).parts]
     return [
         Record(PurePosixPath(path.relative_to(source).as_posix()).as_posix(), class_name, split)
@@ -152,15 +167,24 @@ def _must_hold(info: DatasetInfo | None, records: Sequence[Record], folder: Path
 def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
     if not path.is_file():
         raise FileNotFoundError(f"--source {path}: no such file")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"path", "label"} <= set(rows[0]):
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a UTF-8 table ({error})") from None
+    columns = lines[0][1] if lines else []
+    if len(lines) < 2 or not {"path", "label"} <= set(columns):
         raise ValueError(f"{path}: must have the columns path,label (and may have group, split) and at least one row")
     spelled = _spelled(info)
     records: list[Record] = []
     seen: dict[str, int] = {}
-    for number, row in enumerate(rows, 2):
-        split = (row.get("split") or "").strip().lower()
+    for number, cells in lines[1:]:
+        if len(cells) > len(columns):
+            raise ValueError(f"{path}, line {number}: has {len(cells)} cells, not {len(columns)}; a cell that holds a "
+                             "comma needs quotes")  # fmt: skip
+        row = dict.fromkeys(("path", "label", "group", "split"), "") | dict(zip(columns, cells, strict=False))
+        split = row["split"].lower()
         if split and split not in SPLIT_FOLDERS:
             raise ValueError(f"{path}, line {number}: split {split!r} is none of {', '.join(SPLIT_FOLDERS)}")
         if not row["path"] or not row["label"]:
@@ -172,17 +196,19 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         if class_name is None:
             raise ValueError(f"{path}, line {number}: unknown class {row['label']!r}; classes are "
                              f"{', '.join(info.classes)}")  # fmt: skip
-        records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row.get("group") or ""))
+        records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row["group"]))
     _must_hold(info, records, path)
     return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
 
 
 def _slices(record: Record, source: Path, count: int) -> list[Record]:
     """A volume's slices, evenly from its middle half; any other record as it is."""
-    path = source / record.path
-    if suffix_of(path) not in NIFTI:
+    try:
+        depth = slices_of(source / record.path)
+    except (OSError, ValueError):  # read_images will say what is wrong with the file
+        depth = None
+    if depth is None:
         return [record]
-    depth = slices_of(path)
     chosen = {int(depth * (0.25 + 0.5 * (k + 0.5) / count)) for k in range(count)}
     return [
         Record(f"{record.path}[{number}]", record.class_name, record.source_split, record.subject)
@@ -194,7 +220,8 @@ def _patient(path: Path) -> str:
     try:
         import pydicom
 
-        name = str(pydicom.dcmread(path, stop_before_pixels=True).get("PatientID", ""))
+        data = pydicom.dcmread(path, stop_before_pixels=True)
     except Exception:  # read_images will say what is wrong with the file
         return ""
-    return f"patient {hashlib.sha256(name.encode()).hexdigest()[:12]}" if name else ""
+    told = ((word, str(data.get(tag) or "").strip()) for word, tag in OWNERS)
+    return next((f"{word} {hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in told if name), "")

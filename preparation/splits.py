@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -12,19 +12,22 @@ from preparation.scan import Record
 
 FOLDS = 5  # of the pooled protocol: one fifth for testing
 VALIDATION = {"official": 10, "stratified": 8}  # one of so many parts of what is not tested: 10% of all images, or so
+ALSO_IN, GROUP_IN = "also in", "its group is in"  # how the reasons for leaving an image out begin
 
 
 def assign_splits(
-    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS)
-) -> list[str]:
+    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS),
+    pictures: Sequence[str] | None = None,
+) -> list[str]:  # fmt: skip
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
     `official`: the published split, with a tenth of its training images for validation where it has no validation
     images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
     what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
-    eighth of the rest for validation. Groups stay whole in both. Excluded images belong to the split "". The splits
-    depend on what the images hold, not on their names or their order. Raises ValueError if `official` finds no
-    published split.
+    eighth of the rest for validation. Groups stay whole in both. `pictures` name the copies of one picture within the
+    groups (None: a group is one), which decides the reason only. Excluded images belong to the split "". The splits
+    depend on what the images hold and on what belongs together, not on names, order or the version of scikit-learn.
+    Raises ValueError if `official` finds no published split.
     """
     splits = [record.source_split if protocol == "official" and not record.excluded else "" for record in records]
     usable = [i for i, record in enumerate(records) if not record.excluded]
@@ -32,36 +35,68 @@ def assign_splits(
         if any(splits[i] == "" for i in usable) or "test" not in splits:
             raise ValueError("--protocol official: the source has no published split into training and testing images; "
                              "use --protocol stratified")  # fmt: skip
-        taken: dict[str, int] = {}
-        for split in ("test", "val", "train"):
-            for i in (i for i in usable if splits[i] == split):
-                first = taken.setdefault(groups[i], i)
-                if splits[first] != split:
-                    records[i].excluded = f"also in {splits[first]}: {records[first].path}"
+        for names, reason in ((pictures or groups, f"{ALSO_IN} {{}}: {{}}"), (groups, f"{GROUP_IN} {{}}")):
+            taken: dict[str, int] = {}
+            for split in ("test", "val", "train"):
+                for i in (i for i in usable if splits[i] == split and not records[i].excluded):
+                    first = taken.setdefault(names[i], i)
+                    if splits[first] != split:
+                        records[i].excluded = reason.format(splits[first], records[first].path)
     else:
-        rest, test = _parted(records, groups, usable, fold[1], fold[0], seed)
+        dealt = _parted(records, groups, usable, fold[1], seed)
+        rest, test = dealt[fold[0]] if dealt else (usable, [])
         for name, members in (("train", rest), ("test", test)):
             for i in members:
                 splits[i] = name
     if "val" not in splits:
         training = [i for i in usable if splits[i] == "train" and not records[i].excluded]
-        for i in _parted(records, groups, training, VALIDATION[protocol], 0, seed + 1)[1]:
+        for i in _validation(records, groups, training, VALIDATION[protocol], seed + 1):
             splits[i] = "val"
     return ["" if record.excluded else split for record, split in zip(records, splits, strict=True)]
 
 
-def _parted(
-    records: Sequence[Record], groups: Sequence[str], members: list[int], parts: int, part: int, seed: int
-) -> tuple[list[int], list[int]]:
-    """(the others, part `part` of `parts`) of `members`, whole groups, stratified by class. Too few images give empty
-    parts: the caller checks what each split holds."""
-    members = sorted(members, key=lambda i: (records[i].sha256, records[i].path))
-    if len({groups[i] for i in members}) < parts:
-        return members, []
-    labels = np.array([records[i].class_name for i in members])
-    owners = np.array([groups[i] for i in members])
-    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+def group_folds(
+    labels: Sequence[str], owners: Sequence[int], parts: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(indices of the others, indices of part k) for each of `parts` parts, whole groups, stratified by class; nothing
+    where there are too few groups, or too few images of every class, for so many parts.
+
+    `owners` number the groups 0, 1, …; the groups are shuffled here, because scikit-learn's `shuffle` dealt them
+    otherwise before its version 1.8.
+    """
+    order = np.random.RandomState(seed).permutation(max(owners, default=-1) + 1)
+    if len(order) < parts or max(np.unique(labels, return_counts=True)[1], default=0) < parts:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class smaller than `parts`: the caller says it better
-        others, chosen = list(folds.split(members, labels, owners))[part]
-    return [members[i] for i in others], [members[i] for i in chosen]
+        yield from StratifiedGroupKFold(parts).split(labels, labels, np.argsort(order)[owners])
+
+
+def _parted(
+    records: Sequence[Record], groups: Sequence[str], members: list[int], parts: int, seed: int
+) -> list[tuple[list[int], list[int]]]:
+    """(the others, part k) of `members` for each k, as `group_folds` deals them; groups are numbered as they come in
+    the order of their pixels' fingerprints, so that no name matters."""
+    members = sorted(members, key=lambda i: (records[i].sha256, records[i].path))
+    number: dict[str, int] = {}
+    owners = [number.setdefault(groups[i], len(number)) for i in members]
+    folds = group_folds([records[i].class_name for i in members], owners, parts, seed)
+    return [([members[i] for i in others], [members[i] for i in chosen]) for others, chosen in folds]
+
+
+def _validation(
+    records: Sequence[Record], groups: Sequence[str], training: list[int], parts: int, seed: int
+) -> list[int]:
+    """One of `parts` parts of `training`: the first that holds every class and leaves every class to the others. A
+    small study is dealt in fewer parts until there is one; if there is none, the first part of all."""
+
+    def classes(members: list[int]) -> set[str]:
+        return {records[i].class_name for i in members}
+
+    first: list[int] = []
+    for count in range(min(parts, len({groups[i] for i in training})), 1, -1):
+        for others, chosen in _parted(records, groups, training, count, seed):
+            if classes(others) == classes(chosen) == classes(training):
+                return chosen
+            first = first or chosen
+    return first

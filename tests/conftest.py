@@ -49,6 +49,48 @@ def write_image(path: Path, seed: int, size: tuple[int, int] = (20, 16), **optio
     Image.fromarray(pixels).save(path, **options)
 
 
+def write_dicom(
+    path: Path, pixels: np.ndarray, photometric: str = "MONOCHROME2", frames: int | None = None, **tags
+) -> None:
+    """A DICOM file of 16-bit `pixels` `[…, rows, columns]` with these tags."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    data = pydicom.Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, generate_uid()
+    data.Rows, data.Columns = pixels.shape[-2:]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, photometric
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    if frames:
+        data.NumberOfFrames = frames
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.PixelData = pixels.astype(np.uint16).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def forbid(monkeypatch):
+    """`forbid(folder)`: it may not be read from now on, by root neither."""
+
+    def check(folder: Path) -> None:
+        real = os.scandir
+
+        def scandir(path="."):
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+
+    return check
+
+
 @pytest.fixture
 def made_up_tree(tmp_path) -> Path:
     """Kaggle's layout: per class 20 different images in Training and 5 in Testing, lossless."""

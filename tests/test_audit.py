@@ -10,12 +10,21 @@ import pytest
 from conftest import CLASSES, run_script, write_image
 from PIL import Image, ImageEnhance
 
+import files
 from catalogue import DatasetInfo
-from preparation.audit import audit, check_balance, check_groups, random_split_leak
+from datasets import read_manifest
+from preparation.audit import (
+    audit,
+    check_balance,
+    check_duplicates,
+    check_groups,
+    draw_duplicates,
+    random_split_leak,
+)
 from preparation.duplicates import group_names, near_duplicates, near_pairs
 from preparation.scan import Record, read_images
 from preparation.shortcuts import shortcuts
-from preparation.sources import find_images
+from preparation.sources import find_images, find_subjects
 from preparation.splits import assign_splits
 
 INFO = DatasetInfo(title="made up", classes=CLASSES)
@@ -38,13 +47,19 @@ def pictures(tmp_path):
     return tmp_path / "P"
 
 
-def findings_of(source):
+def audited(source, protocol="stratified", subjects=None):
+    """(records, their splits, findings by check), as prepare_data.py makes them."""
     records, _ = find_images(source, None)
+    find_subjects(records, source, subjects)
     read_images(records, source, INFO)
     near = near_duplicates(records, 0.98)
     groups = group_names(records, near)
-    splits = assign_splits(records, groups, "stratified", seed=0)
-    return {found.check: found for found in audit(records, near, groups, splits, INFO)}
+    splits = assign_splits(records, groups, protocol, seed=0, pictures=group_names(records, near, subjects=False))
+    return records, splits, {found.check: found for found in audit(records, near, groups, splits, INFO)}
+
+
+def findings_of(source):
+    return audited(source)[2]
 
 
 def test_a_clean_tree_passes(pictures):
@@ -62,8 +77,10 @@ def test_the_same_picture_in_other_words(pictures):
     first.resize((91, 91)).save(pictures / "no_tumor" / "larger.png")
     ImageEnhance.Brightness(first).enhance(0.8).save(pictures / "glioma_tumor" / "darker.png")
     first.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(pictures / "no_tumor" / "mirrored.png")
-    found = findings_of(pictures)
+    records, splits, found = audited(pictures)
     (group,) = found["nearly identical images"].images
+    assert len({split for record, split in zip(records, splits, strict=True) if record.path in group}) == 1
+    assert found["nearly identical images"].done == "kept in one split"
     assert sorted(group) == [
         "glioma_tumor/darker.png", "no_tumor/00.png", "no_tumor/jpeg.jpg", "no_tumor/larger.png",
     ]  # fmt: skip
@@ -88,6 +105,132 @@ def test_planted_faults(pictures):
     assert found["sides below 32 px"].images == (("no_tumor/small.png",),)
 
 
+@pytest.fixture
+def published(pictures):
+    """The same pictures with a published split, in which the first eight of each class are for training: one of them
+    lies in Testing too, one nearly, and subject 8 of each class has an image on each side."""
+    for c, name in enumerate(CLASSES):
+        for split in ("Training", "Testing"):
+            (pictures / split / name).mkdir(parents=True)
+        for i in range(12):
+            (pictures / name / f"{i:02d}.png").rename(
+                pictures / ("Testing", "Training")[i < 8] / name / f"s{i:02d}.png"
+            )
+        (pictures / name).rmdir()
+        smooth_image(1000 + c).save(pictures / "Training" / name / "s08_again.png")
+    training, testing = pictures / "Training" / "no_tumor", pictures / "Testing" / "no_tumor"
+    shutil.copy(training / "s00.png", testing / "s00_copy.png")
+    Image.open(training / "s01.png").save(testing / "s01_jpeg.jpg", quality=60)
+    return pictures
+
+
+def test_the_published_split(published):
+    """Copies, near copies and subjects on both of its sides are reported, each with what was done about it."""
+    records, splits, found = audited(published, "official", r"/(\w+/s\d\d)")
+    assert found["identical, published split"].images == (
+        ("Testing/no_tumor/s00_copy.png", "Training/no_tumor/s00.png"),
+    )
+    assert found["nearly identical, published split"].images == (
+        ("Testing/no_tumor/s01_jpeg.jpg", "Training/no_tumor/s01.png"),
+    )
+    for kind in ("identical", "nearly identical"):
+        assert found[f"{kind}, published split"].done == "1 images left out of training or validation"
+    groups = found["groups, published split"]
+    assert (groups.severity, groups.count) == ("warning", 6)
+    assert groups.done == "6 images left out of training or validation"
+    reasons = {record.path: record.excluded for record in records if record.excluded}
+    assert reasons == {
+        "Training/no_tumor/s00.png": "also in test: Testing/no_tumor/s00_copy.png",
+        "Training/no_tumor/s01.png": "also in test: Testing/no_tumor/s01_jpeg.jpg",
+        **{f"Training/{name}/s08_again.png": "its group is in test" for name in CLASSES},
+    }
+    assert all((split == "") == bool(record.excluded) for record, split in zip(records, splits, strict=True))
+    assert found["groups in two splits"].count == 0
+
+
+def test_what_a_leaky_split_does_is_not_called_kept(published, tmp_path, capsys):
+    flags = ("--dataset", "M", "--source", published, "--data_dir", tmp_path / "D", "--group_by", r"/(\w+/s\d\d)")
+    run_script("prepare_data", *flags, "--leaky", "--audit", "--seed", 1)
+    text = capsys.readouterr().out
+    assert "of them in two splits" in text
+    assert "groups stay whole" not in text
+    for wrong in (("--leaky",), ("--fold", "1/5")):
+        with pytest.raises(SystemExit):
+            run_script("prepare_data", *flags, "--protocol", "official", *wrong)
+        assert f"{wrong[0]} deals images anew" in capsys.readouterr().err
+
+
+def test_near_and_fit_make_another_manifest(pictures, tmp_path):
+    """--near 1 keeps identical images together only; another --fit makes another digest of the same table."""
+    Image.open(pictures / "no_tumor" / "00.png").save(pictures / "no_tumor" / "jpeg.jpg", quality=60)
+    found = {}
+    for name, flags in (("A", ()), ("B", ("--near", 1)), ("C", ("--fit", "letterbox"))):
+        run_script("prepare_data", "--dataset", "M", "--source", pictures, "--data_dir", tmp_path / name, *flags)
+        found[name] = read_manifest("M", tmp_path / name)
+    of_pair = {
+        name: {row["group"] for row in manifest.rows if row["path"] in ("no_tumor/00.png", "no_tumor/jpeg.jpg")}
+        for name, manifest in found.items()
+    }
+    assert {name: len(groups) for name, groups in of_pair.items()} == {"A": 1, "B": 2, "C": 1}
+    assert [manifest.settings["near"] for manifest in found.values()] == [0.98, None, 0.98]
+    assert len({manifest.digest for manifest in found.values()}) == 3
+    assert found["A"].digest == files.sha256(found["A"].path)  # what checkpoints of old hold
+    assert found["A"].rows == found["C"].rows
+    assert found["C"].info.fit == "letterbox"
+
+
+def test_an_audit_looks_past_unreadable_files(pictures, tmp_path, fails, capsys):
+    (pictures / "no_tumor" / "torn.png").write_bytes((pictures / "no_tumor" / "03.png").read_bytes()[:300])
+    shutil.copy(pictures / "no_tumor" / "01.png", pictures / "no_tumor" / "copy.png")
+    flags = ("prepare_data", "--dataset", "M", "--source", pictures, "--data_dir", tmp_path / "D")
+    fails(1, ("1 unreadable", "torn.png", "--skip_unreadable"), *flags, "--audit")
+    with (tmp_path / "D" / "M" / "audit.csv").open(newline="") as stream:
+        found = {row["check"]: row for row in csv.DictReader(stream) if not row["images"]}
+    assert (found["unreadable files"]["count"], found["identical images"]["count"]) == ("1", "1")
+    assert not (tmp_path / "D" / "M" / "manifest.csv").exists()
+
+
+def test_the_picture_of_duplicates(tmp_path, monkeypatch):
+    """The pair that makes the finding, as bright as it is, whatever its name; how many there are is said."""
+    from matplotlib.figure import Figure
+
+    def record(path, class_name, source_split, level):
+        thumbnail = np.full((64, 64), level, np.uint8)
+        return Record(path, class_name, source_split, sha256="same", thumbnail=thumbnail)
+
+    records = [
+        record("a/first $x^$.png", "a", "train", 250), record("a/mate.png", "a", "train", 250),
+        record("a/other side.png", "a", "test", 250), record("b/other $label.png", "b", "train", 250),
+    ]  # fmt: skip
+    findings = check_duplicates(records, [], ["train"] * 4)
+    titles, levels = [], []
+
+    def look(figure, path, **_):
+        drawn = [axis for axis in figure.axes if axis.images]
+        titles.append(figure.get_suptitle())
+        titles.extend(axis.get_title() for axis in drawn)
+        save(figure, path, dpi=50)
+        levels.append(np.asarray(Image.open(path).convert("L")))
+
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", look)
+    assert draw_duplicates(tmp_path / "d.png", findings, records, synthetic=True)
+    assert titles == [
+        "SYNTHETIC: alike images, 3 of 3",
+        "identical, two labels\na/first $x^$.png", "\nb/other $label.png",
+        "identical, published split\na/first $x^$.png", "\na/other side.png",
+        "identical images\na/first $x^$.png", "\na/mate.png",
+    ]  # fmt: skip
+    (level,) = levels
+    assert 0.05 < (level == 250).mean() < 0.5  # the six thumbnails
+    assert (level < 60).mean() < 0.02
+    monkeypatch.setattr("preparation.audit.PAIRS", 2)
+    draw_duplicates(tmp_path / "d.png", findings, records, synthetic=False)
+    assert "Alike images, 2 of 3" in titles
+    assert not draw_duplicates(tmp_path / "d.png", [], records, synthetic=False)
+    assert not (tmp_path / "d.png").exists()  # it would be of other images
+
+
 def test_near_pairs_do_not_depend_on_the_block():
     thumbnails = np.random.default_rng(0).integers(0, 256, (23, 8, 8), dtype=np.uint8)
     thumbnails[20] = thumbnails[3] // 2 + 40
@@ -101,7 +244,7 @@ def test_near_pairs_do_not_depend_on_the_block():
 
 def test_groups_in_two_splits_are_an_error():
     records = [Record(path=str(i), class_name="a") for i in range(4)]
-    leak, _ = check_groups(records, ["g", "g", "h", "h"], ["train", "test", "val", "val"])
+    _, leak, _ = check_groups(records, ["g", "g", "h", "h"], ["train", "test", "val", "val"])
     assert (leak.severity, leak.count) == ("error", 1)
 
 
@@ -122,21 +265,33 @@ def test_missing_and_rare_classes():
     assert few.severity == "error"
 
 
-def test_shortcuts():
-    """A class that only its size, or only its border, tells is found by that trait and by no other."""
+@pytest.mark.parametrize("planted", ["image size", "border", "mean intensity", "how it was saved"])
+def test_shortcuts(planted):
+    """A class that only its size, its border, its brightness or its file tells is found by that trait and no other."""
     rng = np.random.default_rng(0)
     records = []
     for i in range(200):
-        thumbnail = rng.integers(90, 160, (64, 64), dtype=np.uint8)
         label = i % 2
-        if label:
-            thumbnail[:3] = 0
-            thumbnail[32:34] += 80  # the mean is the same
-        records.append(Record(str(i), "ab"[label], width=100, height=100 + label, thumbnail=thumbnail, format="PNG",
-                              mode="L", bytes=1000))  # fmt: skip
-    found = shortcuts(records, [str(i // 2) for i in range(200)])
-    assert found["image size"][0] == 1
-    assert found["border"][0] > 0.95
+        record = Record(str(i), "ab"[label], width=100, height=100, format="PNG", mode="L")
+        record.bytes = int(rng.integers(900, 1100))
+        record.thumbnail = rng.integers(90, 160, (64, 64), dtype=np.uint8) + np.uint8(rng.integers(0, 10))
+        if label and planted == "image size":
+            record.height = 101
+        elif label and planted == "border":
+            record.thumbnail[:3] = 0
+            record.thumbnail[20:50] += 13  # so that the mean stays
+        elif label and planted == "mean intensity":
+            record.thumbnail[20:50, 10:50] += 40
+        elif label:
+            record.format, record.quantisation = "JPEG", 10.0
+        records.append(record)
+    found = {name: accuracy for name, (accuracy, _) in shortcuts(records, [str(i // 2) for i in range(200)]).items()}
+    assert len(found) == 4
+    assert found.pop(planted) > 0.95
+    assert max(found.values()) < 0.65
+
+
+def test_no_shortcut_where_nothing_differs():
     same = [Record(str(i), "ab"[i % 2], width=9, height=9, thumbnail=np.full((64, 64), 9, np.uint8)) for i in range(50)]
     assert {accuracy for accuracy, _ in shortcuts(same, [str(i) for i in range(50)]).values()} == {0.5}
     assert shortcuts(same[:6], list("abcdef")) == {}

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_script, write_image
 from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
@@ -133,3 +133,25 @@ def test_data(data_dir, tmp_path):
     found = json.loads((tmp_path / "data.json").read_text())["found"]
     assert all(value > 0 for value in found.values())
     assert found["ratio"] == found["cached (images/s)"] / found["ImageFolder (images/s)"]
+
+
+def test_data_of_cells(tmp_path):
+    """Under another spelling of its name; what lies beside the crops is not decoded by either."""
+    flags = ("--dataset", "Phantom_Cytology", "--subjects", 50, "--phantom_size", 24, "--data_dir", tmp_path / "P")
+    run_script("prepare_data", *flags)
+    source = next((tmp_path / "P" / "Phantom_Cytology").glob("phantoms_*"))
+    (source / "im_Parabasal" / "im_Parabasal" / "whole.bmp").write_bytes(b"too large to be decoded in vain")
+    run_script("prepare_data", "--dataset", "sipakmed", "--source", source, "--data_dir", tmp_path / "D")
+    run_script("benchmarks.data", "--dataset", "sipakmed", "--data_dir", tmp_path / "D", "--images", 1000,
+               "--epochs", 2, "--image_size", 16)  # fmt: skip
+
+
+def test_data_from_a_table_is_refused_in_one_line(tmp_path, fails):
+    with (tmp_path / "t.csv").open("w") as stream:
+        print("path,label", file=stream)
+        for i in range(30):
+            write_image(tmp_path / "images" / f"{i}.png", i)
+            print(f"images/{i}.png,{'ab'[i % 2]}", file=stream)
+    run_script("prepare_data", "--dataset", "T", "--source", tmp_path / "t.csv", "--data_dir", tmp_path / "D")
+    flags = ("--dataset", "T", "--data_dir", tmp_path / "D", "--epochs", 1)
+    fails(1, ("--dataset T", "cannot be prepared from", "1 class"), "benchmarks.data", *flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import shutil
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from conftest import run_script
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+import files
 from catalogue import DATASETS
 from datasets import get_dataset, get_loader, read_manifest
 
@@ -73,6 +75,30 @@ def test_loaders(data_dir):
     assert not torch.equal(orders[0], orders[2])
 
 
+def test_a_batch_is_fetched_at_once(data_dir, monkeypatch):
+    """And holds what one by one would."""
+    dataset = get_dataset("Phantom_MRI", "val", image_size=16, data_dir=data_dir)
+    wanted = [5, 0, 17, 5, -1]
+    one_by_one = [dataset[i] for i in wanted]
+    for (image, label), (alone, its_label) in zip(dataset.__getitems__(wanted), one_by_one, strict=True):
+        assert torch.equal(image, alone)
+        assert label == its_label
+        assert type(label) is int
+    monkeypatch.setattr(type(dataset), "__getitem__", lambda *_: pytest.fail("one image was fetched alone"))
+    (images, _), *_ = get_loader(dataset, batch=4)
+    (subset, _), *_ = get_loader(Subset(dataset, range(2, 9)), batch=4)
+    assert torch.equal(images[2:], subset[:2])
+
+
+def test_pixels_are_not_copied_into_other_processes(data_dir):
+    dataset = get_dataset("Phantom_MRI", "train", image_size=64, data_dir=data_dir)
+    sent = pickle.dumps(dataset)
+    assert len(sent) < 0.2 * len(dataset) * 3 * 64 * 64
+    received = pickle.loads(sent)
+    assert torch.equal(received[7][0], dataset[7][0])
+    assert isinstance(received._pixels, np.memmap)
+
+
 def test_training_never_sees_a_batch_of_one(data_dir):
     dataset = get_dataset("Phantom_MRI", "val", image_size=16, data_dir=data_dir)
     batch = len(dataset) - 1
@@ -95,8 +121,19 @@ def test_bad_requests(data_dir, tmp_path):
     shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "odd" / "Phantom_MRI")
     manifest = tmp_path / "odd" / "Phantom_MRI" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",0,glioma_tumor,", ",9,glioma_tumor,", 1))
+    with pytest.raises(ValueError, match=r"manifest\.csv: is not the table that manifest\.json .* changed by hand"):
+        get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    settings = files.read_json(manifest.with_suffix(".json"))
+    files.write_json(manifest.with_suffix(".json"), {**settings, "version": 99})
+    with pytest.raises(ValueError, match=r"manifest\.json: written by a newer version"):
+        get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    older = {name: value for name, value in settings.items() if name not in ("version", "sha256", "near", "slices")}
+    files.write_json(manifest.with_suffix(".json"), older)
     with pytest.raises(ValueError, match=r"manifest\.csv: .* has label '9', none of 0 … 3"):
         get_dataset("Phantom_MRI", "test", data_dir=tmp_path / "odd")
+    manifest.write_bytes((data_dir / "Phantom_MRI" / "manifest.csv").read_bytes())
+    old, new = (get_dataset("Phantom_MRI", "test", 8, data_dir=root) for root in (tmp_path / "odd", data_dir))
+    assert old.manifest.digest == new.manifest.digest
     (tmp_path / "Phantom_MRI").mkdir()
     with (tmp_path / "Phantom_MRI" / "manifest.csv").open("w") as stream:
         csv.writer(stream).writerow(["file", "label"])

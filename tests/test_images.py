@@ -6,10 +6,10 @@ import builtins
 
 import numpy as np
 import pytest
-from conftest import write_image
+from conftest import write_dicom, write_image
 from PIL import Image
 
-from images import find_images, read_image, to_array, with_slice
+from images import find_images, read_image, slices_of, to_array, with_slice
 
 
 def test_eight_bit_pictures_are_read_as_they_are(tmp_path):
@@ -62,30 +62,54 @@ def test_missing_library_is_named(name, library, tmp_path, monkeypatch):
 
 
 def test_dicom_goes_through_its_window(tmp_path):
-    pydicom = pytest.importorskip("pydicom")
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+    """The file's first window says what is black and what is white, whatever values the slice happens to hold."""
+    values = np.array([[0, 700, 750], [900, 1000, 1100], [1250, 1300, 1600]])
+    expected = [0, 0, 0, 76, 128, 178, 255, 255, 255]
+    for name, chosen in (("wide", values), ("narrow", values[1:2])):
+        for photometric, turned in (("MONOCHROME2", False), ("MONOCHROME1", True)):
+            write_dicom(tmp_path / "a.dcm", chosen, photometric, WindowCenter=[1000, 40], WindowWidth=[500, 80])
+            pixels = np.asarray(read_image(tmp_path / "a.dcm"))[:, :, 0].flatten().astype(int)
+            wanted = np.array(expected if name == "wide" else expected[3:6])
+            assert np.abs(pixels - (255 - wanted if turned else wanted)).max() <= 1
+    asked = np.asarray(read_image(tmp_path / "a.dcm", (900, 1100)))[0, :, 0]
+    assert asked.tolist() == [255, 128, 0]
+    write_dicom(tmp_path / "a.dcm", values)  # without a window: from the least to the greatest
+    assert np.asarray(read_image(tmp_path / "a.dcm"))[:, :, 0].flatten().tolist()[:2] == [0, 112]
 
-    def write(photometric: str) -> None:
-        data = pydicom.Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, generate_uid()
-        data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = 4, 4, 1, photometric
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-        data.WindowCenter, data.WindowWidth = 1000, 500
-        data.PixelData = np.arange(0, 1600, 100, dtype=np.uint16).tobytes()
-        data.save_as(tmp_path / "a.dcm", enforce_file_format=True)
 
-    write("MONOCHROME2")
-    pixels = np.asarray(read_image(tmp_path / "a.dcm"))[:, :, 0].flatten()
-    assert (pixels[:7] == 0).all()  # below 750
-    assert (pixels[13:] == 255).all()  # above 1250
-    assert (np.diff(pixels[7:13].astype(int)) > 0).all()
-    write("MONOCHROME1")
-    inverted = np.asarray(read_image(tmp_path / "a.dcm"))[:, :, 0].flatten()
-    assert np.abs(inverted.astype(int) + pixels - 255).max() <= 1
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_gives_its_colours(tmp_path, bits):
+    dtype, top = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
+    tables = {"Red": [0, top, 0, top], "Green": [0, 0, top, top], "Blue": [0, 0, 0, top // 2]}
+    tags = {f"{colour}PaletteColorLookupTableDescriptor": [4, 0, bits] for colour in tables}
+    tags |= {f"{colour}PaletteColorLookupTableData": np.array(table, dtype).tobytes()
+             for colour, table in tables.items()}  # fmt: skip
+    write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 3]]), "PALETTE COLOR", **tags)
+    pixels = np.asarray(read_image(tmp_path / "a.dcm"))
+    assert pixels.reshape(4, 3).tolist() == [[0, 0, 0], [255, 0, 0], [0, 255, 0], [255, 255, 127]]
+
+
+def test_frames_of_a_dicom_file(tmp_path):
+    frames = np.stack([np.full((4, 4), 100 * k) for k in range(5)])
+    write_dicom(tmp_path / "a.dcm", frames, frames=5, WindowCenter=250, WindowWidth=500)
+    assert slices_of(tmp_path / "a.dcm") == 5
+    assert with_slice(tmp_path / "a.dcm") == tmp_path / "a.dcm[2]"
+    for name, expected in (("a.dcm", 102), ("a.dcm[2]", 102), ("a.dcm[0]", 0), ("a.dcm[4]", 204)):
+        assert np.unique(read_image(tmp_path / name)).tolist() == [expected]
+    with pytest.raises(ValueError, match=r"a\.dcm: .*no frame 5, only 5"):
+        read_image(tmp_path / "a.dcm[5]")
+    write_dicom(tmp_path / "b.dcm", frames[3])
+    assert slices_of(tmp_path / "b.dcm") is None
+    assert with_slice(tmp_path / "b.dcm") == tmp_path / "b.dcm"
+
+
+def test_dicom_without_a_suffix(tmp_path):
+    """Scanners name files by number or UID; a DICOMDIR is no image, nor is any other file without a suffix."""
+    for name in ("IM000001", "1.2.840.113619.2.5", "DICOMDIR"):
+        write_dicom(tmp_path / name, np.arange(16).reshape(4, 4))
+    (tmp_path / "README").write_text("read me " * 100)
+    assert [path.name for path in find_images([tmp_path])] == ["1.2.840.113619.2.5", "IM000001"]
+    assert read_image(tmp_path / "IM000001").size == (4, 4)
 
 
 def test_nifti_gives_the_middle_slice(tmp_path):
@@ -131,7 +155,26 @@ def test_find_images(tmp_path):
     found = find_images([tmp_path / "a.dcm", tmp_path / "b"])
     assert [path.name for path in found] == ["a.dcm", "1.JPG", "2.png", "3.nii.gz"]
     (tmp_path / "empty").mkdir()
+    for name in ("._1.png", ".2.tmp.png", ".thumbnails/3.png"):  # of macOS, of interrupted runs, of file managers
+        (tmp_path / "empty" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "empty" / name).write_bytes(b"")
     with pytest.raises(ValueError, match="no images"):
         find_images([tmp_path / "empty"])
     with pytest.raises(FileNotFoundError, match="gone"):
         find_images([tmp_path / "gone"])
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    write_image(tmp_path / "elsewhere" / "patient" / "1.png", 1)
+    (tmp_path / "S").mkdir()
+    (tmp_path / "S" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "patient" / "back").symlink_to(tmp_path / "S")
+    assert find_images([tmp_path / "S"]) == [tmp_path / "S" / "linked" / "patient" / "1.png"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, forbid):
+    write_image(tmp_path / "S" / "1.png", 1)
+    write_image(tmp_path / "S" / "secret" / "2.png", 2)
+    forbid(tmp_path / "S" / "secret")
+    with pytest.raises(PermissionError, match="secret"):
+        find_images([tmp_path / "S"])

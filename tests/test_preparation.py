@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -14,6 +15,8 @@ from conftest import CLASSES, run_script, write_image
 from PIL import Image
 
 from datasets import MANIFEST_COLUMNS, PROTOCOLS
+from preparation.scan import Record, mean_and_std
+from preparation.splits import assign_splits
 
 
 def prepare(source, data_dir, *more):
@@ -85,6 +88,19 @@ def test_duplicates_are_found_and_never_leak(made_up_tree, tmp_path, protocol):
         assert not excluded
 
 
+def test_validation_images_are_no_training_images(made_up_tree, tmp_path):
+    """A test image that also lies in the published validation folder is not "also in Training" for that."""
+    testing, validation = made_up_tree / "Testing", made_up_tree / "Validation"
+    for c, name in enumerate(CLASSES):
+        for i in range(3):
+            write_image(validation / name / f"{i}.png", 5000 + 10 * c + i)
+    shutil.copy(testing / "no_tumor" / "00.png", validation / "no_tumor" / "copy.png")
+    rows, settings = prepare(made_up_tree, tmp_path / "D", "--protocol", "official")
+    assert settings["duplicate_groups"] == 1
+    assert settings["duplicate_groups_across_training_and_testing"] == settings["testing_images_also_in_training"] == 0
+    assert [row["path"] for row in rows if row["excluded"]] == ["Validation/no_tumor/copy.png"]
+
+
 def test_same_pixels_with_other_labels_are_counted(made_up_tree, tmp_path):
     shutil.copy(made_up_tree / "Training/no_tumor/00.png", made_up_tree / "Training/glioma_tumor/copy.png")
     rows, settings = prepare(made_up_tree, tmp_path / "D")
@@ -112,6 +128,60 @@ def test_splits_follow_content_not_file_names(made_up_tree, tmp_path):
     assert {r["sha256"]: r["split"] for r in first} != {r["sha256"]: r["split"] for r in third}
 
 
+def made_up_records(subjects, images, name="subject {}"):
+    """`images` records of each of so many subjects, of three classes in turn, their pixels' fingerprints made up."""
+    return [
+        Record(f"{k}.png", "abc"[k // images % 3], subject=name.format(k // images),
+               sha256=hashlib.sha256(str(k).encode()).hexdigest())
+        for k in range(subjects * images)
+    ]  # fmt: skip
+
+
+def splits_by_image(records, **options):
+    splits = assign_splits(records, [record.subject for record in records], "stratified", **{"seed": 0, **options})
+    return dict(zip((record.sha256 for record in records), splits, strict=True))
+
+
+def test_splits_are_what_they_were():
+    """Whatever the version of scikit-learn: checkpoints carry the split's digest."""
+    splits = splits_by_image(made_up_records(60, 2))
+    letters = "".join(splits[record.sha256][1] for record in made_up_records(60, 2))  # tRain, vAl, tEst
+    assert Counter(letters) == {"r": 84, "a": 12, "e": 24}
+    assert hashlib.sha256(letters.encode()).hexdigest()[:16] == "0e650e2db7510226"
+
+
+def test_splits_do_not_follow_the_names_of_subjects():
+    """Renamed, or their order turned round: the same images in the same splits."""
+    first = splits_by_image(made_up_records(60, 2))
+    renamed = made_up_records(60, 2)
+    for record in renamed:
+        record.subject = hashlib.sha256(record.subject.encode()).hexdigest()
+    assert splits_by_image(renamed) == first
+    assert splits_by_image(renamed[::-1]) == first
+    assert splits_by_image(renamed, seed=1) != first
+
+
+def test_mean_and_std_of_many_images_need_no_memory_for_them():
+    thumbnails = np.random.default_rng(0).integers(0, 200, (300, 64, 64), dtype=np.uint8)
+    records = [Record(str(i), "a", thumbnail=thumbnail) for i, thumbnail in enumerate(thumbnails)]
+    tracemalloc.start()
+    found = mean_and_std(records)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == (round(float((thumbnails / 255).mean()), 3), round(float((thumbnails / 255).std()), 3))
+    assert peak < thumbnails.nbytes / 2
+    assert mean_and_std([Record("x", "a", thumbnail=np.full((64, 64), 51, np.uint8))]) == (0.2, 0.001)
+
+
+@pytest.mark.parametrize("subjects", [12, 15, 18])
+def test_small_studies_have_every_class_in_every_split(subjects):
+    """An eighth of what is left would be less than one subject of each class: then it is more than an eighth."""
+    records = made_up_records(subjects, 4)
+    splits = splits_by_image(records, fold=(0, 4))
+    found = {(splits[record.sha256], record.class_name) for record in records}
+    assert found == {(split, name) for split in ("train", "val", "test") for name in "abc"}
+
+
 def test_subjects_of_phantoms_stay_whole(data_dir):
     with (data_dir / "Phantom_MRI" / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -132,6 +202,21 @@ def test_unreadable_images_stop_or_are_set_aside(made_up_tree, tmp_path, fails):
     assert all(row["excluded"].startswith("unreadable: ") and row["split"] == "" for row in excluded)
 
 
+def test_a_jpeg_whose_only_table_has_the_number_1(made_up_tree, tmp_path):
+    path = made_up_tree / "Training" / "no_tumor" / "odd.jpg"
+    write_image(path, 500, size=(64, 64), quality=60)
+    with Image.open(path) as image:
+        image.convert("L").save(path, quality=60)
+    data = path.read_bytes()
+    table, frame = data.index(b"\xff\xdb") + 4, data.index(b"\xff\xc0") + 12
+    data = bytearray(data)
+    assert (data[table], data[frame]) == (0, 0)
+    data[table] = data[frame] = 1
+    path.write_bytes(data)
+    rows, _ = prepare(made_up_tree, tmp_path / "D")
+    assert [row["excluded"] for row in rows if row["path"].endswith("odd.jpg")] == [""]
+
+
 def test_bad_sources(made_up_tree, tmp_path, fails):
     flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "D", "--source")
     fails(1, (tmp_path / "gone", "no such folder"), *flags, tmp_path / "gone")
@@ -141,6 +226,8 @@ def test_bad_sources(made_up_tree, tmp_path, fails):
     shutil.rmtree(made_up_tree / "Training" / "oedema")
     shutil.rmtree(made_up_tree / "Testing" / "no_tumor")
     (made_up_tree / "Testing" / "no_tumor").mkdir()
+    fails(1, (made_up_tree / "Testing" / "no_tumor", "no images in it"), *flags, made_up_tree)
+    (made_up_tree / "Testing" / "no_tumor").rmdir()
     fails(1, ("Testing", "no images of class no_tumor"), *flags, made_up_tree)
     fails(1, ("--source", "--download"), *flags[:-1])
     fails(1, ("--dataset", "Brain_Tumor", "--source"), "prepare_data", "--dataset", "Brains")

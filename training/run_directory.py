@@ -57,7 +57,7 @@ class RunDirectory:
         self.history.append(record)
         files.write_text(self._file("metrics.jsonl"), "".join(json.dumps(row) + "\n" for row in self.history))
         files.write_text(self._file("log.txt"), _table(self.history))
-        _plot(self.history, self._file("progress.png"))
+        _plot(self.history, self._file("progress.png"), checkpoint.get("info", {}).get("synthetic", False))
         for name in ("best", "checkpoint") if best else ("checkpoint",):
             with files.replacing(self._file(f"{name}.pth.tar")) as temporary:
                 torch.save(checkpoint, temporary)
@@ -87,7 +87,7 @@ def _table(history: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plot(history: list[dict], path: Path) -> None:
+def _plot(history: list[dict], path: Path, synthetic: bool) -> None:
     """Loss, validation curves and learning rate against the epoch."""
     from matplotlib.figure import Figure
 
@@ -97,5 +97,7 @@ def _plot(history: list[dict], path: Path) -> None:
     for axis, name in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         axis.plot(epochs, [row[name] for row in history], marker="." if len(history) < 20 else None)
         axis.set(title=name, xlabel="epoch")
+    if synthetic:
+        figure.suptitle("SYNTHETIC phantom data", fontsize=9)
     with files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=80, metadata={"Software": None})

@@ -8,6 +8,7 @@ brain=$(realpath "$brain") cells=$(realpath "$cells")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
 out=runs/data results=results/data
+mkdir -p $out
 
 for name in Brain_Tumor SIPADMEK; do
     source=$brain

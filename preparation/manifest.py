@@ -1,0 +1,32 @@
+"""The manifest: which image belongs to which split (`manifest.csv`), and how that was found (`manifest.json`)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import files
+from catalogue import DatasetInfo
+from datasets import MANIFEST_COLUMNS, MANIFEST_VERSION
+from preparation.scan import Record
+
+
+def write_manifest(
+    folder: Path, records: Sequence[Record], splits: Sequence[str], groups: Sequence[str], info: DatasetInfo,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write the table whose columns the design fixes, and beside it `settings` with the table's fingerprint: what is
+    written halfway is found out by `datasets.read_manifest`. The same images and settings give the same table anywhere.
+    """
+    path = folder / "manifest.csv"
+    with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(MANIFEST_COLUMNS)
+        for record, split, group in zip(records, splits, groups, strict=True):
+            label = info.classes.index(record.class_name)
+            writer.writerow((record.path, label, record.class_name, split, group, record.sha256, record.width,
+                             record.height, record.excluded))  # fmt: skip
+    about = {"version": MANIFEST_VERSION, "sha256": files.sha256(path)}
+    files.write_json(path.with_suffix(".json"), about | settings)
