@@ -29,6 +29,7 @@ from pipeline_args import described_classifier
 from training import losses
 from training.front import run_front
 from training.noise import add_fixed_noise
+from training.run_directory import plain
 from training.zeroth_order import ESTIMATORS, gradient, grey, guided, in_batches, queries_of
 
 COLUMNS = ("space", "dimension", "estimator", "q", "queries", "cosine", "relative_error")
@@ -106,8 +107,7 @@ def main(args: argparse.Namespace) -> None:
     with files.replacing(args.outdir / "cosine.csv") as temporary, temporary.open("w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
     draw(rows, args.outdir / "cosine.png", data.info.synthetic)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    files.write_json(args.outdir / "cosine.json", settings)
+    files.write_json(args.outdir / "cosine.json", plain(vars(args)))
     print(f"{len(rows)} estimates of {len(images)} images' gradients: {args.outdir}/cosine.csv, cosine.png")
 
 

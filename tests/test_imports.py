@@ -22,7 +22,7 @@ ALLOWED = {
     "merge_certificates": {"certification"},
     "export_model": {"models"},
     "attacks/generate": {"attacks", "pipeline_args", "models", "datasets"},
-    "attacks/check_certificates": {"attacks", "pipeline_args", "models", "evaluation"},
+    "attacks/check_certificates": {"attacks", "pipeline_args", "models", "catalogue", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "pipeline_args", "models", "datasets"},
     "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
