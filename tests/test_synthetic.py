@@ -67,7 +67,7 @@ def test_pictures_of_noise(data_dir, real, tmp_path):
     assert plain.shape == (3 * 32, 3 * 32, 3)
     above = len(marked) - len(plain)
     assert (marked[above:] == plain).all()
-    assert (marked[:above] == 0).any()  # letters
+    assert (marked[:above] < 100).any()  # letters
     assert (marked[:above] == 255).mean() > 0.5
 
 
