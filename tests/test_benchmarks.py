@@ -147,11 +147,11 @@ def test_data_of_cells(tmp_path):
 
 
 def test_data_from_a_table_is_refused_in_one_line(tmp_path, fails):
-    with (tmp_path / "t.csv").open("w") as stream:
-        print("path,label", file=stream)
-        for i in range(30):
-            write_image(tmp_path / "images" / f"{i}.png", i)
-            print(f"images/{i}.png,{'ab'[i % 2]}", file=stream)
-    run_script("prepare_data", "--dataset", "T", "--source", tmp_path / "t.csv", "--data_dir", tmp_path / "D")
+    source = tmp_path / "S"
+    for i in range(30):
+        write_image(source / "images" / f"{i}.png", i)
+    rows = [f"images/{i}.png,{'ab'[i % 2]}\n" for i in range(30)]
+    (source / "t.csv").write_text("".join(["path,label\n", *rows]))
+    run_script("prepare_data", "--dataset", "T", "--source", source / "t.csv", "--data_dir", tmp_path / "D")
     flags = ("--dataset", "T", "--data_dir", tmp_path / "D", "--epochs", 1)
     fails(1, ("--dataset T", "cannot be prepared from", "1 class"), "benchmarks.data", *flags)
