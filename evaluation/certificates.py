@@ -91,12 +91,16 @@ def abstention_rate(rows: np.ndarray) -> float:
     return float(np.mean(rows["predict"] == ABSTAIN))
 
 
-def accuracy_curve(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CA(r) as the corners (r, CA) of a left-continuous step function, from r = 0 until it has fallen to 0."""
+def accuracy_curve(rows: np.ndarray, asked: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
+    """CA(r) as the corners (r, CA) of a left-continuous step function, from r = 0 until it has fallen to 0, or up to
+    the largest radius that the draws were `asked` to decide."""
     radii = np.sort(rows["radius"][rows["correct"] == 1])
     counts = np.arange(len(radii), 0, -1)  # how many radii are >= the i-th
     r = np.concatenate([[0.0], radii, radii[-1:]])
     accuracy = np.concatenate([[len(radii)], counts, [0] * len(radii[-1:])]) / len(rows)
+    if asked < r[-1]:
+        kept = r < asked
+        r, accuracy = np.append(r[kept], asked), np.append(accuracy[kept], certified_accuracy(rows, asked))
     return r, accuracy
 
 

@@ -27,7 +27,8 @@ STYLE = {
 
 
 def certified_accuracy_png(certifications: Sequence[Certification], note: str = "") -> bytes:
-    """Certified accuracy against radius: a panel per sigma, a step curve per name, `note` over each panel."""
+    """Certified accuracy against radius: a panel per sigma, a step curve per name (up to the largest radius that its
+    draws were asked to decide), `note` over each panel."""
     import matplotlib.style  # slow to import: only where something is drawn
     from matplotlib.figure import Figure
 
@@ -47,7 +48,7 @@ def certified_accuracy_png(certifications: Sequence[Certification], note: str = 
         for panel, (sigma, group) in zip(panels.flat, groups.items(), strict=False):
             for each in group:
                 look = names.index(each.name)
-                r, accuracy = accuracy_curve(each.rows)
+                r, accuracy = accuracy_curve(each.rows, each.asked)
                 (lines[each.name],) = panel.plot(
                     r,
                     100 * accuracy,

@@ -1,6 +1,7 @@
 """Certified accuracy, ACR, abstentions and their interval in closed form; reading and refusing TSVs."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,15 @@ def test_curve_has_a_step_at_each_radius_and_acr_is_its_area(rows):
     assert np.sum(np.diff(r) * accuracy[1:]) == pytest.approx(average_certified_radius(rows))
 
 
-def test_curve_agrees_with_certified_accuracy_everywhere():
+@pytest.mark.parametrize("asked", [math.inf, 1.0, 0.75, 5.0])
+def test_curve_agrees_with_certified_accuracy_as_far_as_was_asked(asked):
     random = np.random.default_rng(0)
     rows = np.zeros(200, dtype=ROW)
     rows["radius"] = random.integers(0, 20, 200) / 10  # with many ties
     rows["correct"] = random.random(200) < 0.7
-    r, accuracy = accuracy_curve(rows)
-    for radius in np.arange(0, 2, 0.05):
+    r, accuracy = accuracy_curve(rows, asked)
+    assert r[-1] <= asked
+    for radius in np.arange(0, min(asked, 2) + 1e-9, 0.05).clip(max=asked):
         # steps-pre: the value on (r[i-1], r[i]] is accuracy[i]
         corner = np.searchsorted(r, radius, side="left")
         assert (accuracy[corner] if corner < len(r) else 0) == certified_accuracy(rows, radius)
