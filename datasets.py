@@ -91,7 +91,7 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
         raise ValueError(f"{settings_path}: written by an older version; {how}")
     if settings.get("version", 1) > MANIFEST_VERSION:
         raise ValueError(f"{settings_path}: written by a newer version of these scripts; {how}")
-    if settings.get("sha256", files.sha256(path)) != files.sha256(path):
+    if settings.get("sha256") not in (None, files.sha256(path)):
         raise ValueError(f"{path}: is not the table that {settings_path.name} beside it was written for (written "
                          f"halfway, or changed by hand); {how}")  # fmt: skip
     labels = {str(label) for label in range(len(settings["info"]["classes"]))}

@@ -20,18 +20,24 @@ from models import Pipeline, QueriedClassifier
 from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
 
+WORTH_A_TRIAL = 20_000  # draws; the trial of batch sizes takes some hundreds
+
 
 def certify(
-    pipeline: Pipeline, info: DatasetInfo, settings: dict, images: Iterable[tuple[int, torch.Tensor]]
+    pipeline: Pipeline, info: DatasetInfo, settings: dict, images: Iterable[tuple[int, torch.Tensor]], count: int
 ) -> Iterator[tuple[int, Certificate]]:
-    """(index, image) → (index, certificate), as the settings say."""
+    """(index, image) → (index, certificate), as the settings say, of `count` images."""
     base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
     batch = settings["batch"]
     if batch is None and settings["device"] == "cuda":
         batch = 1000
-    elif batch is None and (settings["compile"] or isinstance(pipeline.classifier, QueriedClassifier)):
-        batch = 64  # trying others would cost a compilation or queries each
+    elif batch is None and (
+        settings["compile"]
+        or isinstance(pipeline.classifier, QueriedClassifier)
+        or count * (settings["N0"] + settings["N"]) < WORTH_A_TRIAL
+    ):
+        batch = 64  # trying others would cost compilations, queries or, where there is little to do, more than it gains
     elif batch is None:
         shape = pipeline.channels, pipeline.image_size, pipeline.image_size
         batch = fastest_batch(base_classifier, shape, torch.device(settings["device"]))
@@ -51,7 +57,7 @@ def certify_dataset(
     tsv = CertificateFile(outfile, settings, extra)
     wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
     images = ((index, dataset[index][0].to(device)) for index in wanted)
-    certificates = certify(pipeline, dataset.info, settings, images)
+    certificates = certify(pipeline, dataset.info, settings, images, len(wanted))
 
     def line(index: int, label: int, found: Certificate) -> list:
         values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
@@ -94,7 +100,7 @@ def certify_files(
     }
     certificates = dict(
         tqdm(
-            certify(pipeline, info, settings, images.items()),
+            certify(pipeline, info, settings, images.items(), len(images)),
             total=len(images),
             desc=f"certify sigma {settings['sigma']:g}",
             disable=None,
