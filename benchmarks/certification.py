@@ -71,8 +71,8 @@ def replayed_accuracies(
     frequencies: np.ndarray, labels: np.ndarray, question: Question, n0: int, n: int, radii: Sequence[float],
     replays: int,
 ) -> tuple[dict[str, list[float]], float]:  # fmt: skip
-    """Certified accuracy (%) at each radius, of the published rule and of ours, on votes drawn with `frequencies`
-    `[images, K]`, and the draws per image of ours."""
+    """Certified accuracy (%) at each radius, of the published rule and of ours, both on the same votes, drawn with
+    `frequencies` `[images, K]`; and the draws per image of ours."""
     rng = np.random.default_rng(0)
     rules = {
         "published": FixedDraws(Question(question.sigma, question.alpha), n),
@@ -81,13 +81,14 @@ def replayed_accuracies(
     hits, draws = {name: np.zeros(len(radii)) for name in rules}, 0
     for p, label in zip(frequencies, labels, strict=True):
         for _ in range(replays):
+            votes = rng.choice(len(p), size=n0 + n, p=p)
+            pilot = np.bincount(votes[:n0], minlength=len(p))
             for name, rule in rules.items():
-                course, counts, found = rule.begin(rng.multinomial(n0, p)), np.zeros(len(p), dtype=int), None
+                course, found = rule.begin(pilot), None
                 while found is None:
-                    counts = counts + rng.multinomial(course.next_look - counts.sum(), p)
-                    found = course.look(counts)
+                    found = course.look(np.bincount(votes[n0 : n0 + course.next_look], minlength=len(p)))
                 hits[name] += [found.prediction == label and reaches(found.radius, r) for r in radii]
-                draws += (n0 + counts.sum()) * (name == "ours")
+                draws += found.draws * (name == "ours")
     runs = len(labels) * replays
     return {name: (100 * count / runs).tolist() for name, count in hits.items()}, float(draws / runs)
 

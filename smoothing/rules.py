@@ -30,6 +30,7 @@ from smoothing.bounds import (
 ABSTAIN = -1
 FUTILE = 1e-3  # level at which a radius counts as out of reach; giving up costs power, never soundness
 LOOK = 64  # draws between looks, at first
+LAST_LOOK = 0.75  # of alpha, kept for all N draws where a radius is tight
 
 
 @dataclass(frozen=True)
@@ -216,12 +217,20 @@ class _OneLook(Course):
         return _certificate(self.hypothesis, found, self.n0 + int(counts.sum()))
 
 
+def is_tight(p0: float, n: int, alpha: float) -> bool:
+    """Whether `n` draws can prove p > p0, but not a fifth of them: even if all agree it takes ln(alpha) / ln(p0). There
+    a few failures decide, and the anytime bound allows markedly fewer of them than Clopper–Pearson."""
+    return 1 <= n * math.log(p0) / math.log(alpha) < 5
+
+
 class SequentialDraws:
     """Draw until each radius of `targets` (ascending, on the pixel scale) is proved or out of reach, for the class and
     for the group, or until there are `n` draws.
 
     Every bound is an `AnytimeBound`, so the radius reported when the rule stops is proved at that moment: at least the
-    largest target claimed, and more where the counts happen to show more.
+    largest target claimed, and more where the counts happen to show more. If the pilot leaves hope for a target that is
+    tight for n draws (`is_tight`), `LAST_LOOK` of alpha is kept for one Clopper–Pearson bound on all n, and the anytime
+    bound has the rest. The pilot proves nothing, so it may choose that.
     """
 
     def __init__(self, question: Question, n: int, targets: Sequence[float]) -> None:
@@ -229,33 +238,43 @@ class SequentialDraws:
             raise ValueError(f"radii must be >= 0 and ascending, got {' '.join(map(str, targets))}")
         self.question, self.n, self.targets = question, n, tuple(targets)
         self.needed = {r: float(ndtr(r / question.sigma)) + question.slack for r in targets}
+        self.tight = [r for r in targets if is_tight(self.needed[r], n, question.alpha)]
         self.grid = probability_grid(self.needed.values())
 
     def begin(self, pilot: np.ndarray) -> Course:
-        return _Sequential(self, choose(pilot, self.question, self.n), int(pilot.sum()))
+        return _Sequential(self, choose(pilot, self.question, self.n), pilot)
 
 
 class _Sequential(Course):
-    def __init__(self, rule: SequentialDraws, hypothesis: Hypothesis, n0: int) -> None:
-        self.rule, self.hypothesis, self.n0 = rule, hypothesis, n0
-        self.bounds = {
-            name: AnytimeBound(rule.grid, alpha) for name, alpha in levels(hypothesis, rule.question.alpha).items()
-        }
+    def __init__(self, rule: SequentialDraws, hypothesis: Hypothesis, pilot: np.ndarray) -> None:
+        self.rule, self.hypothesis, self.n0 = rule, hypothesis, int(pilot.sum())
+        self.bounds, self.last = {}, {}  # of each event: the anytime bound, and the alpha of the last look
+        hoped, hoped_group = self._hoped(events(pilot, hypothesis, rule.question.groups), self.n0)
+        for event, alpha in levels(hypothesis, rule.question.alpha).items():
+            hope = hoped_group if event == "group" else hoped
+            self.last[event] = LAST_LOOK * alpha if any(reaches(hope, r) for r in rule.tight) else 0.0
+            self.bounds[event] = AnytimeBound(rule.grid, alpha - self.last[event])
         self.next_look = min(LOOK, rule.n)
 
     def look(self, counts: np.ndarray) -> Certificate | None:
-        rule, question, n = self.rule, self.rule.question, int(counts.sum())
-        found = events(counts, self.hypothesis, question.groups)
-        proved = radii({name: bound.update(found[name], n) for name, bound in self.bounds.items()}, question)
-        hoped = radii({name: upper_confidence_bound(k, n, FUTILE) for name, k in found.items()}, question)
+        rule, n = self.rule, int(counts.sum())
+        found = events(counts, self.hypothesis, rule.question.groups)
+        bounds = {event: bound.update(found[event], n) for event, bound in self.bounds.items()}
+        if n == rule.n:
+            bounds = {e: max(bounds[e], lower_confidence_bound(found[e], n, self.last[e])) for e in bounds}
+        proved, hoped = radii(bounds, rule.question), self._hoped(found, n)
         claims = ["top", "group"] if "group" in found else ["top"]
-        if n >= rule.n or all(
+        if n == rule.n or all(
             self._settled(claim, found, n, r, h) for claim, r, h in zip(claims, proved, hoped, strict=False)
         ):
             return _certificate(self.hypothesis, proved, self.n0 + n)
         # In steps of LOOK at first, then of a tenth of what was drawn: looking is cheap, but not free.
         self.next_look = min(rule.n, n + LOOK * max(1, n // (10 * LOOK)))
         return None
+
+    def _hoped(self, found: dict[str, int], n: int) -> tuple[float, float]:
+        """The radii (class, group) that counts among `n` draws do not rule out."""
+        return radii({event: upper_confidence_bound(k, n, FUTILE) for event, k in found.items()}, self.rule.question)
 
     def _settled(self, claim: str, found: dict[str, int], n: int, proved: float, hoped: float) -> bool:
         """Whether the next radius to be claimed, if any, is out of reach: implausible, or not to be proved even if all
@@ -268,8 +287,9 @@ class _Sequential(Course):
             return True
         if claim == "top" and self.hypothesis.runner_up:
             return False
-        best = log_e_value(found[claim] + self.rule.n - n, n - found[claim], self.rule.needed[target])
-        return bool(best < self.bounds[claim].threshold)
+        p0, best = self.rule.needed[target], found[claim] + self.rule.n - n
+        anytime = log_e_value(best, n - found[claim], p0) >= self.bounds[claim].threshold
+        return not anytime and lower_confidence_bound(best, self.rule.n, self.last[claim]) < p0
 
 
 def reaches(radius: float, target: float) -> bool:
