@@ -171,6 +171,7 @@ WORLDS = [  # probabilities: near 1/2, near the grid's thresholds (at sigma 1: �
     (0.8413, 0.1587, 0.0),
     (0.5, 0.2, 0.2, 0.1),
     (0.45, 0.35, 0.1, 0.1),
+    (0.99379, 0.0062, 0.00001),  # Φ(2.5): tight for 1500 draws at .05
     (0.998, 0.001, 0.001, 0.0),
     (0.3, 0.3, 0.2, 0.1, 0.1),
 ]
@@ -181,7 +182,7 @@ def errors(kind: str, p: tuple[float, ...], images: int = 400, alpha: float = 0.
     may: alpha of them, and 5 standard deviations of that count."""
     question = Question(1.0, alpha, GROUPS[len(p)], runner_up=kind != "fixed")
     rule = {
-        "sequential": SequentialDraws(question, 1500, (0.0, 0.5, 1.0, 1.5)),
+        "sequential": SequentialDraws(question, 1500, (0.0, 0.5, 1.0, 1.5, 2.5)),
         "planned": PlannedDraws(question, 1500, 0.1),
         "fixed": FixedDraws(question, 1500),
     }[kind]
@@ -235,6 +236,44 @@ def test_sequential_claims_targets_exactly_and_saves_draws():
     assert middle.draws < 3000
     coin = certify(rule, np.array([0.5, 0.0, 0.5]), np.random.default_rng(0))
     assert (coin.prediction, coin.radius) == (ABSTAIN, 0.0)
+
+
+def test_tight_is_where_a_few_failures_decide():
+    p0, fewest = norm.cdf(3), math.log(0.001) / math.log(norm.cdf(3))
+    assert 5113 < fewest < 5115
+    assert [rules.is_tight(p0, n, 0.001) for n in (5113, 5115, 25_000, 26_000)] == [False, True, True, False]
+    assert not rules.is_tight(1.0, 10_000, 0.001)
+    assert not rules.is_tight(1.00001, 10_000, 0.001)  # a slack on top of 1
+
+
+def test_the_last_look_proves_what_a_fixed_number_of_draws_proves(monkeypatch):
+    """3 sigma and N = 10,000: Clopper–Pearson allows three failures, the anytime bound one. On the same votes the last
+    look finds what the published rule finds; without it a third is lost."""
+    question, p, n = Question(1.0, 0.001), np.array([0.9999, 0.0001]), 10_000
+    votes = [np.random.default_rng(seed).choice(2, n, p=p) for seed in range(200)]
+    pilot = np.array([100, 0])
+
+    def proved(rule) -> np.ndarray:
+        found = []
+        for each in votes:
+            course, certificate = rule.begin(pilot), None
+            while certificate is None:
+                certificate = course.look(np.bincount(each[: course.next_look], minlength=2))
+            found.append(rules.reaches(certificate.radius, 3.0))
+        return np.array(found)
+
+    published, ours = proved(FixedDraws(question, n)), proved(SequentialDraws(question, n, (0.0, 1.0, 3.0)))
+    assert (published == ours).all()
+    monkeypatch.setattr(rules, "LAST_LOOK", 0.0)
+    without = proved(SequentialDraws(question, n, (0.0, 1.0, 3.0)))
+    assert without.sum() < 0.85 * published.sum()
+    assert not (without & ~published).any()
+
+
+def test_a_pilot_without_hope_keeps_nothing_for_the_last_look():
+    rule = SequentialDraws(Question(1.0, 0.001, ((0,), (1,))), 10_000, (0.0, 3.0))
+    assert rule.begin(np.array([100, 0])).last == {"top": 0.00075, "group": 0.00075}
+    assert rule.begin(np.array([90, 10])).last == {"top": 0.0, "group": 0.0}
 
 
 def test_sequential_never_takes_more_than_n():
