@@ -94,9 +94,11 @@ def main(args: argparse.Namespace) -> None:
     reports = [(name, images, read_report(path)) for name, images, path in args.empirical]
     for line in caveats(certifications):
         print(f"make_tables.py: warning: {line}", file=sys.stderr)
-    counts = sorted({report["images"] for *_, report in reports})
-    if len(counts) > 1:
-        print(f"make_tables.py: warning: reports of different numbers of images ({counts})", file=sys.stderr)
+    for column in dict.fromkeys(images for _, images, _ in reports):
+        counts = sorted({report["images"] for _, images, report in reports if images == column})
+        if len(counts) > 1:
+            line = f"{column}: reports of different numbers of images ({counts})"
+            print(f"make_tables.py: warning: {line}", file=sys.stderr)
     synthetic = any(each.is_phantom for each in certifications) or any(
         report["settings"].get("synthetic") for *_, report in reports
     )

@@ -145,9 +145,12 @@ def clinical_table(records: Sequence[dict]) -> Table:
 
 
 def empirical_table(records: Sequence[dict]) -> Table:
-    """One line per pipeline, one column per kind of images: accuracy in percent with its interval. Raises ValueError if
-    two records are of one cell."""
+    """One line per pipeline, one column per kind of images and, where that differs, with their number: accuracy in
+    percent with its interval. Raises ValueError if two records are of one cell."""
     over, columns = "Accuracy (%, 95% interval) on", list(dict.fromkeys(record["on"] for record in records))
+    counts = {each: {str(record["images"]) for record in records if record["on"] == each} for each in columns}
+    same = len(set().union(*counts.values())) == 1
+    headings = [each if same else f"{each} [{', '.join(sorted(counts[each]))}]" for each in columns]
     lines: dict[tuple, dict[str, str]] = {}
     for record in records:
         shown = [f"{100 * record[key]:.1f}" for key in ("accuracy", "low", "high")]
@@ -159,8 +162,9 @@ def empirical_table(records: Sequence[dict]) -> Table:
         [name, UNKNOWN if sigma is None else f"{sigma:g}", *(found.get(each, UNKNOWN) for each in columns)]
         for (name, sigma), found in lines.items()
     ]
-    title = "Accuracy in % with its 95% interval (abstentions count as errors)"
-    return Table(title, ["Method", "σ", *columns], cells, over=over)
+    images = f"{records[0]['images']} images" if same else "numbers of images in brackets"
+    title = f"Accuracy in % with its 95% interval (abstentions count as errors), {images}"
+    return Table(title, ["Method", "σ", *headings], cells, over=over)
 
 
 def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], best: bool = True) -> Table:

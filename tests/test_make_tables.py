@@ -325,10 +325,15 @@ def test_reports_of_evaluate_side_by_side(tmp_path, capsys):
     assert "90.0 (80.0–95.0) |  12.5 (2.5–17.5) |" in markdown
     assert "SYNTHETIC" not in markdown
     assert r"PGD-L$\infty$" in (tmp_path / "out" / "empirical_accuracy.tex").read_text()
-    make_tables("--empirical", f"a:clean={report('few', 0.5, 3, synthetic=True)}", f"a:PGD={pgd}", "--outdir",
-                tmp_path / "two")  # fmt: skip
+    assert "PGD-L∞ |" in markdown
+    assert ", 50 images:" in markdown
+    few = report("few", 0.5, 3, synthetic=True)
+    make_tables("--empirical", f"a:clean={few}", f"a:PGD={pgd}", f"b:PGD={few}", "--outdir", tmp_path / "two")
     captured = capsys.readouterr()
-    assert "different numbers of images ([3, 50])" in captured.err
+    assert "warning: PGD: reports of different numbers of images ([3, 50])" in captured.err
+    assert "clean: reports" not in captured.err
+    assert "| clean [3] |" in " ".join(captured.out.split())
+    assert "| PGD [3, 50] |" in " ".join(captured.out.split())
     assert "SYNTHETIC" in captured.out
 
     assert fails(capsys, "--outdir", tmp_path)[0] == 1
