@@ -11,6 +11,12 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -61,7 +67,7 @@ class Table:
 
     `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. Raises
     ValueError, naming the file as `what`, if it was made with other `settings` (those in `not_compared` apart) or
-    columns, or has no settings beside it.
+    columns, has no settings beside it, or another run is writing it at this moment.
     """
 
     def __init__(
@@ -80,14 +86,21 @@ class Table:
         changed = differences(self.before, self._settings, not_compared)
         if changed:
             raise ValueError(f"{what} {path}: was made with {changed}; {cure} or delete it")
+        self._stream = path.open("a", encoding="utf-8", newline="")
+        if not _lock(self._stream):
+            self._stream.close()
+            raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
         # A torn last line is cut off; a file that lost even its header gets it back.
-        *lines, torn = path.read_text(encoding="utf-8").split("\n")
-        if torn or not lines:
-            write_text(path, "".join(f"{line}\n" for line in lines) or header)
+        *whole, torn = path.read_bytes().split(b"\n")
+        lines = [line.decode() for line in whole]
+        if torn:
+            self._stream.truncate(path.stat().st_size - len(torn))
+        if not lines:
+            self._stream.write(header)
         if lines and f"{lines[0]}\n" != header:
+            self._stream.close()
             raise ValueError(f"{what} {path}: has other columns ({lines[0]}); {cure} or delete it")
         self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
-        self._stream = path.open("a", encoding="utf-8", newline="")
         self._stale = self.before != self._settings
 
     def append(self, *values: object) -> None:
@@ -114,6 +127,19 @@ class Table:
         text = io.StringIO()
         csv.writer(text, delimiter=self._separator, lineterminator="\n").writerow(values)
         return text.getvalue()
+
+
+def _lock(stream: IO) -> bool:
+    """Whether this process is now the only one that holds the open file; where the system has no locks it always is."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def settings_path(path: Path) -> Path:

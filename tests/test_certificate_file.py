@@ -39,6 +39,15 @@ def test_lines_in_any_order_end_up_sorted(tmp_path):
     assert write(tmp_path / "b.tsv", indices=[8, 0, 6, 2, 4]).read_bytes() == reference
 
 
+def test_two_runs_do_not_write_one_file(tmp_path):
+    path = tmp_path / "a.tsv"
+    first = CertificateFile(path, SETTINGS, ["draws"])
+    with pytest.raises(ValueError, match="another run is writing it"):
+        CertificateFile(path, SETTINGS, ["draws"])
+    first.close()
+    assert len(write(path).read_text().splitlines()) == 6
+
+
 def test_what_does_not_belong_is_refused(tmp_path):
     path = write(tmp_path / "a.tsv")
     before = path.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -244,3 +246,26 @@ def test_exported_checkpoints(pipeline, tmp_path, fails):
         pipeline["mse"],
     )
     fails(1, ("--outfile", ".onnx"), "export_model", "--model", pipeline["mse"], "--outfile", tmp_path / "x.bin")
+
+
+FAULTS = """
+import resource, sys, torch
+from models import select_device
+if sys.argv[1] == "kept":
+    select_device("cpu")
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library: its memory is left alone")
+def test_freed_memory_is_kept():
+    """Ten times 64 MiB, page by page: from the kernel each time, or from what was freed before."""
+    found = [int(subprocess.check_output([sys.executable, "-c", FAULTS, mode])) for mode in ("as it is", "kept")]
+    assert found[0] > 10 * found[1]
+    assert found[1] < 1000
