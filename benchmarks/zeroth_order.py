@@ -11,9 +11,7 @@ were trained. Ours is `training.zeroth_order` as main_ds.py runs it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +23,13 @@ from torch.nn import functional as F
 
 import cli
 import files
+from benchmarks.memory import peak, reset_peak
 from datasets import get_dataset
 from models import frozen, hardware, load_classifier, load_front, prepare, select_device
 from pipeline_args import described_classifier
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge
-
-CLEAR = Path("/proc/self/clear_refs")  # writing 5 sets the peak of the resident memory back to what it is (proc(5))
 
 
 def get_args_parser() -> cli.Parser:
@@ -72,26 +69,6 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def reset_peak(device: torch.device) -> None:
-    """Let `peak` count from now on: the most that the process ever took may have been taken before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):
-            CLEAR.write_text("5")
-
-
-def peak(device: torch.device) -> float | None:
-    """The most memory in MiB since `reset_peak`: allocated on the GPU; on Linux resident in all, which holds what was
-    there before; elsewhere None."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if not os.access(CLEAR, os.W_OK):
-        return None
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 
 
-def select_device(name: str) -> torch.device:
-    """`auto` (CUDA where present), `cpu` or `cuda`; under torchrun each process gets a GPU of its own. On the CPU this
-    process keeps its memory from now on (`keep_freed_memory`).
+def select_device(name: str, keep_memory: bool = True) -> torch.device:
+    """`auto` (CUDA where present), `cpu` or `cuda`; under torchrun each process gets a GPU of its own. On the CPU
+    `keep_memory` lets this process keep what it frees from now on (`keep_freed_memory`).
 
     Raises ValueError if CUDA is asked for and missing.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no usable CUDA device; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
-        keep_freed_memory()
+        if keep_memory:
+            keep_freed_memory()
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
 

@@ -13,8 +13,9 @@ from conftest import run_script, write_image
 from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
+from benchmarks.memory import CLEAR, peak, reset_peak
 from benchmarks.published import certify_as_published
-from benchmarks.zeroth_order import CLEAR, peak, reset_peak, rge_as_published
+from benchmarks.zeroth_order import rge_as_published
 from models import build
 from smoothing.rules import Question
 
