@@ -12,7 +12,8 @@ CLEAR = Path("/proc/self/clear_refs")  # writing 5 sets the peak of the resident
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let `peak` count from now on: the most that the process ever took may have been taken before."""
+    """Let `peak` count from now on: the most that the process ever took may have been taken before. What it frees and
+    keeps (`models.device.keep_freed_memory`) counts on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

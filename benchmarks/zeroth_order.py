@@ -72,7 +72,7 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
 
 
 def main(args: argparse.Namespace) -> None:
-    device = select_device(args.device)
+    device = select_device(args.device, keep_memory=False)  # or the memory of one row would count in the next
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from conftest import run_script, write_image
 from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
-from benchmarks.memory import CLEAR, peak, reset_peak
+from benchmarks.memory import CLEAR
 from benchmarks.published import certify_as_published
 from benchmarks.zeroth_order import rge_as_published
 from models import build
@@ -66,15 +68,23 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
     assert (tmp_path / "cosine.png").stat().st_size > 1000
 
 
+PEAKS = """
+import numpy as np, torch
+from benchmarks.memory import peak, reset_peak
+cpu = torch.device("cpu")
+for size in (200, 1, 100):
+    reset_peak(cpu)
+    start = peak(cpu)
+    np.ones(size * 2**20, dtype=np.uint8)
+    print(peak(cpu) - start)
+"""
+
+
 @pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="only Linux tells")
 def test_peak_memory_is_that_of_what_was_measured():
-    """200 MiB that were taken and given back before count no more; what is taken afterwards does."""
-    cpu, found = torch.device("cpu"), []
-    for size in (200, 1, 100):
-        reset_peak(cpu)
-        start = peak(cpu)
-        np.ones(size * 2**20, dtype=np.uint8)
-        found.append(peak(cpu) - start)
+    """200 MiB that were taken and given back before count no more; what is taken afterwards does. In a process of its
+    own: this one may keep what it frees."""
+    found = [float(line) for line in subprocess.check_output([sys.executable, "-c", PEAKS]).split()]
     assert found[0] > 150
     assert found[1] < 20
     assert 50 < found[2] < 150
