@@ -130,15 +130,14 @@ class Table:
 
 
 def _lock(stream: IO) -> bool:
-    """Whether this process is now the only one that holds the open file; where the system has no locks it always is."""
-    if fcntl is None:
-        return True
+    """Whether this process is now the only one that holds the open file; where there are no locks it always is."""
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        return True
+        pass
     return True
 
 

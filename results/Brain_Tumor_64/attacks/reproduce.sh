@@ -11,9 +11,10 @@ own=checkpoints/Brain_Tumor_64 out=results/Brain_Tumor_64/attacks
 f="--classifier $own/classifier.pth.tar"
 
 # ---- every image of both splits, attacked in one command ----
-[ -f $out/generate.txt ] ||
-    python attacks/generate.py $f --attack FGSM PGD DDN --split train test --steps 30 | tee $out/generate.tmp
-[ -f $out/generate.txt ] || mv $out/generate.tmp $out/generate.txt
+python attacks/generate.py $f --attack FGSM PGD DDN --split train test --steps 30 | tee $out/generate.txt
+for attack in FGSM PGD DDN; do
+    gzip -nc9 Dataset/Brain_Tumor/AT_$attack/manifest.csv >$out/AT_$attack.csv.gz
+done
 python attacks/generate.py $f --attack PGD --norm L2 --split test --steps 30
 
 # ---- are the certificates true? ----
