@@ -37,7 +37,21 @@ from catalogue import DatasetInfo, dataset_name
 from certification.certificate_file import shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, read_rows
+from evaluation.certificates import (
+    Certification,
+    abstention_rate,
+    average_certified_radius,
+    certified_accuracy,
+    load,
+    read_rows,
+)
+from evaluation.tables import (
+    certified_accuracy_records,
+    certified_accuracy_table,
+    clinical_records,
+    clinical_table,
+    to_markdown,
+)
 from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
 from pipeline_args import info_of, open_pipeline
 from smoothing.noise import KINDS
@@ -148,6 +162,7 @@ def main(args: argparse.Namespace) -> None:
     if launched not in (None, shard):
         raise ValueError(f"--shard {shard[0]}/{shard[1]}: torchrun (RANK and WORLD_SIZE) says another")
     settings["shard"] = "/".join(map(str, shard)) if shard else None
+    certified = []
     for sigma in args.sigma:
         outfile = args.outfile
         if len(args.sigma) > 1:
@@ -163,6 +178,16 @@ def main(args: argparse.Namespace) -> None:
             f"{certified_accuracy(rows, sigma):.1%} at r = {sigma:g}; ACR {average_certified_radius(rows):.3f}; "
             f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {outfile}"
         )
+        certified.append(load(args.outfile.stem, outfile))
+    if certified and not shard:
+        print_tables(certified, args.radii)
+
+
+def print_tables(certified: list[Certification], radii: list[float]) -> None:
+    note = "SYNTHETIC phantom data" if certified[0].is_phantom else ""
+    print(f"\n{to_markdown(certified_accuracy_table(certified_accuracy_records(certified, radii)), note)}")
+    if clinical := clinical_records(certified, radii):
+        print(to_markdown(clinical_table(clinical), note))
 
 
 def shard_of_launcher() -> tuple[int, int] | None:

@@ -75,11 +75,11 @@ stage "Attack the classifier: a perturbation that nobody sees" '$p' \
 radii=(0 0.25 0.5 0.75 1.0)
 certify=(AE_DS_verify.py --classifier "$classifier" --sigma 0.25 0.5 --radii "${radii[@]}" --N $N --skip $skip
     --device $device)
-stage "Certify the classifier alone" p \
+stage "Certify the classifier alone" /^sigma/p \
     "${certify[@]}" --outfile "$out/certify/classifier.tsv"
-stage "Certify it behind the reconstruction denoiser" p \
+stage "Certify it behind the reconstruction denoiser" /^sigma/p \
     "${certify[@]}" --pretrained_denoiser "$mse" --outfile "$out/certify/mse.tsv"
-stage "Certify it behind the end-to-end denoiser" p \
+stage "Certify it behind the end-to-end denoiser" /^sigma/p \
     "${certify[@]}" --pretrained_denoiser "$stability" --outfile "$out/certify/stability.tsv"
 tables=()
 for sigma in 0.25 0.5; do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_end_to_end(tmp_path):
     assert "FGSM" in shell(tmp_path, ROOT / "attacks" / "generate.py", "--classifier", f)
     out = shell(tmp_path, ROOT / "AE_DS_verify.py", "--classifier", f, "--pretrained_denoiser", stab, "--sigma", 0.25,
                 0.5, "--N", 50, "--N0", 10, "--skip", 4, "--outfile", "r/certify.tsv")  # fmt: skip
-    assert "sigma 0.5: certified accuracy" in out
+    assert "sigma 0.5: certified accuracy" in out and "SYNTHETIC" in out
+    assert re.search(r"\| certify +\| 0.50 \| +[\d.]+ \|", out) and "sensitivity / specificity" in out
     assert "accuracy" in shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab)
     attacked = shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab, "--split", "FGSM")
     assert "Phantom_MRI FGSM" in attacked
