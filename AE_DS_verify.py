@@ -22,7 +22,6 @@ as JSON.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -34,24 +33,11 @@ import cli
 import files
 from attacks.folder import open_images
 from catalogue import DatasetInfo, dataset_name
-from certification.certificate_file import shard_path
+from certification.certificate_file import shard_of_launcher, shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from evaluation.certificates import (
-    Certification,
-    abstention_rate,
-    average_certified_radius,
-    certified_accuracy,
-    load,
-    read_rows,
-)
-from evaluation.tables import (
-    certified_accuracy_records,
-    certified_accuracy_table,
-    clinical_records,
-    clinical_table,
-    to_markdown,
-)
+from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, load, read_rows
+from evaluation.tables import certified_text
 from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
 from pipeline_args import info_of, open_pipeline
 from smoothing.noise import KINDS
@@ -180,26 +166,7 @@ def main(args: argparse.Namespace) -> None:
         )
         certified.append(load(args.outfile.stem, outfile))
     if certified and not shard:
-        print_tables(certified, args.radii)
-
-
-def print_tables(certified: list[Certification], radii: list[float]) -> None:
-    note = "SYNTHETIC phantom data" if certified[0].is_phantom else ""
-    print(f"\n{to_markdown(certified_accuracy_table(certified_accuracy_records(certified, radii)), note)}")
-    if clinical := clinical_records(certified, radii):
-        print(to_markdown(clinical_table(clinical), note))
-
-
-def shard_of_launcher() -> tuple[int, int] | None:
-    """(rank, world size) as torchrun sets them. Raises ValueError if only one of them is there."""
-    given = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
-    if given == [None, None]:
-        return None
-    if not all(value and value.isdecimal() for value in given) or int(given[0]) >= int(given[1]):
-        raise ValueError(
-            f"RANK and WORLD_SIZE are {given[0]} and {given[1]}: torchrun sets both, 0 <= RANK < WORLD_SIZE"
-        )
-    return int(given[0]), int(given[1])
+        print(f"\n{certified_text(certified, args.radii)}")
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:

@@ -6,6 +6,7 @@ middle of a line even, goes on with the same command, and nothing is lost or the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,18 @@ class CertificateFile(files.Table):
     def close(self) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
         super().close(_index)
+
+
+def shard_of_launcher() -> tuple[int, int] | None:
+    """(rank, world size) as torchrun sets them. Raises ValueError if only one of them is there."""
+    given = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
+    if given == [None, None]:
+        return None
+    if not all(value and value.isdecimal() for value in given) or int(given[0]) >= int(given[1]):
+        raise ValueError(
+            f"RANK and WORLD_SIZE are {given[0]} and {given[1]}: torchrun sets both, 0 <= RANK < WORLD_SIZE"
+        )
+    return int(given[0]), int(given[1])
 
 
 def shard_path(path: Path, shard: tuple[int, int]) -> Path:

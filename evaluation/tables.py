@@ -228,6 +228,15 @@ def _number(cell: str) -> float:
     return 0.0 if cell == UNKNOWN else float(cell.removeprefix("≥ "))
 
 
+def certified_text(certifications: Sequence[Certification], radii: Sequence[float]) -> str:
+    """Certified accuracy and, of TSVs that tell the groups, certified sensitivity and specificity, for the screen."""
+    note = "SYNTHETIC phantom data" if any(each.is_phantom for each in certifications) else ""
+    tables = [certified_accuracy_table(certified_accuracy_records(certifications, radii))]
+    clinical = clinical_records(certifications, radii)
+    tables += [clinical_table(clinical)] if clinical else []
+    return "\n".join(to_markdown(table, note) for table in tables)
+
+
 def to_markdown(table: Table, note: str = "") -> str:
     """Title, table and, below it, the note."""
     header, cells = _render(table, lambda cell: cell.translate(MARKDOWN), "**{}**".format)
