@@ -70,6 +70,11 @@ ATTACKS: dict[str, Attack] = {
         lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts),
         ("L2",), 20, gradients=False, alone=True,
     ),
+    "QEBA": Attack(
+        lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts, reduction=4,
+                                             least_reach=0.1),
+        ("L2",), 20, gradients=False, alone=True,
+    ),
     **{name: _of_library(name) for name in LIBRARY},
 }  # fmt: skip
 

@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     pipeline = open_pipeline(args, device)
     if isinstance(pipeline.classifier, QueriedClassifier):
         raise ValueError(f"--classifier {args.classifier}: gives no gradients, which these attacks need; "
-                         "attacks/generate.py --target smoothed --attack HSJ does without")  # fmt: skip
+                         "attacks/generate.py --target smoothed --attack QEBA does without")  # fmt: skip
     must_be_certified(args, settings)
     dataset = open_images(args, pipeline, settings["split"])
     if dataset.manifest.digest != settings["manifest"]:

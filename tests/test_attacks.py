@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.fft
 import torch
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from attacks import ATTACKS, How, run_attack, settle
 from attacks.budget import to_8bit
 from attacks.ddn import ddn
 from attacks.fgsm import fgsm
-from attacks.hopskipjump import hopskipjump
+from attacks.hopskipjump import _directions, hopskipjump
 from attacks.library import LIBRARY, library_attack
 from attacks.pgd import pgd
 from attacks.randomness import image_generator
@@ -175,6 +176,24 @@ def test_hopskipjump_without_a_start_begins_at_noise_or_says_that_nothing_was_fo
     assert attacked.mean() > 0.3
     never = hopskipjump(lambda images: torch.eye(2)[torch.zeros(len(images)).long()], x, torch.tensor([0]), 1)
     assert never.shape == x.shape
+
+
+def test_qeba_asks_in_low_frequencies_and_finds_a_smooth_boundary_sooner():
+    x = torch.full((1, 2, 16, 16), 128 / 255)
+    u = _directions(50, x[0], 4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(u.flatten(1).norm(dim=1), torch.ones(50))
+    spectrum = torch.from_numpy(scipy.fft.dctn(u.numpy(), axes=(2, 3), norm="ortho"))
+    assert spectrum[..., 4:, :].abs().max() < 1e-5 and spectrum[..., 4:].abs().max() < 1e-5
+    assert spectrum[..., :4, :4].std(dim=0).min() > 0.05  # none of them is left out
+
+    slope = torch.linspace(-1, 1, 16).expand(2, 16, 16)
+    normal = slope / slope.norm()
+    model = linear(normal, bias=-(normal * x[0]).sum() - 0.5)  # the plane is at distance 0.5
+    found = {}
+    for name in ("HSJ", "QEBA"):
+        how = How("L2", None, 6, generators(1))
+        found[name] = (run_attack(name, model, x, torch.tensor([0]), how) - x).norm().item()
+    assert 0.5 <= found["QEBA"] < 0.6 < found["HSJ"], found
 
 
 # ---- adv-lib as oracle, and behind our call --------------------------------------------------------------------------
@@ -396,7 +415,7 @@ def test_bad_requests():
     with pytest.raises(ValueError, match="Linf and L2, not L1"):
         pgd(model, x - 1, y, 0.1, "L1")
     for arguments, word in (
-        (("PGM", None, None, None, None), "--attack PGM: unknown; known are FGSM, PGD, DDN, HSJ"),
+        (("PGM", None, None, None, None), "--attack PGM: unknown; known are FGSM, PGD, DDN, HSJ, QEBA"),
         (("FGSM", "L2", None, None, None), "--norm L2: FGSM knows Linf"),
         (("SIGMA_ZERO", None, None, None, 1.0), "--max_norm: there is no budget in L0"),
     ):

@@ -41,24 +41,24 @@ L2="--attack PGD --norm L2 --eps 0.5"
 plain=() smoothed=()
 for key in classifier mse stability consistency gaussian; do
     p=${flags[$key]}
-    # adaptive: on the pipeline itself, on its expected loss over noise (32 draws), and from its labels alone; what looks for
-    # the boundary is judged in the precision in which it was made
+    # adaptive: on the pipeline itself, on its expected loss over noise (32 draws), and from its labels alone (2,500 queries
+    # an image); what looks for the boundary is judged in the precision in which it was made
     python attacks/generate.py $p $L2 --steps 30 --suffix _$key
     python attacks/generate.py $p --target smoothed --noise_sd 0.25 --amp $L2 --steps 20 --draws 32 --batch 128 --skip 6 \
         --suffix _${key}_smoothed
-    python attacks/generate.py $p --attack HSJ --steps 10 --max_norm 0.5 --skip 6 --amp --suffix _$key
+    python attacks/generate.py $p --attack QEBA --steps 10 --max_norm 0.5 --skip 6 --amp --suffix _$key
     for images in clean=test FGSM=FGSM PGD-Linf=PGD PGD-L2=PGD_L2 DDN=DDN \
-        "adaptive PGD-L2"=PGD_L2_$key decision-based=HSJ_$key; do
+        "adaptive PGD-L2"=PGD_L2_$key decision-based=QEBA_$key; do
         split=${images#*=} report=$out/plain/${key}_${images#*=}.json
         [ -f $report ] || python evaluate.py $p --split $split --denoiser_sd 0.25 --outfile $report \
-            $([[ $split == HSJ_* ]] && echo --amp || echo --no-amp)
+            $([[ $split == QEBA_* ]] && echo --amp || echo --no-amp)
         plain+=("${names[$key]}:${images%=*}=$report")
     done
     for images in clean=test FGSM=FGSM PGD-Linf=PGD PGD-L2=PGD_L2 DDN=DDN \
-        "adaptive PGD-L2"=PGD_L2_${key}_smoothed decision-based=HSJ_$key; do
+        "adaptive PGD-L2"=PGD_L2_${key}_smoothed decision-based=QEBA_$key; do
         split=${images#*=} report=$out/smoothed/${key}_${images#*=}.json
         # the sets of the adaptive attacks hold every sixth test image already
-        skip=$([[ $split == *_smoothed || $split == HSJ_* ]] && echo 1 || echo 6)
+        skip=$([[ $split == *_smoothed || $split == QEBA_* ]] && echo 1 || echo 6)
         [ -f $report ] || python evaluate.py $p --split $split --skip $skip --noise_sd 0.25 --N 500 --batch 128 --amp \
             --outfile $report
         smoothed+=("${names[$key]}:${images%=*}=$report")
