@@ -12,9 +12,6 @@ f="--classifier $own/classifier.pth.tar"
 
 # ---- every image of both splits, attacked in one command ----
 python attacks/generate.py $f --attack FGSM PGD DDN --split train test --steps 30 | tee $out/generate.txt
-for attack in FGSM PGD DDN; do
-    gzip -nc9 Dataset/Brain_Tumor/AT_$attack/manifest.csv >$out/AT_$attack.csv.gz
-done
 python attacks/generate.py $f --attack PGD --norm L2 --split test --steps 30
 
 # ---- are the certificates true? ----
@@ -63,6 +60,9 @@ for key in classifier mse stability consistency gaussian; do
             --outfile $report
         smoothed+=("${names[$key]}:${images%=*}=$report")
     done
+done
+for folder in Dataset/Brain_Tumor/AT_*; do
+    gzip -nc9 $folder/manifest.csv >$out/$(basename $folder).csv.gz
 done
 rm -f $out/*/*_*.csv $out/*/*_*.png # beside each report; the figures are of confusion, not of robustness
 python make_tables.py --empirical "${plain[@]}" --outdir $out/plain
