@@ -36,8 +36,8 @@ def hopskipjump(
         reduction: r of QEBA-F; directions consist of the lowest 1/r of the frequencies along each side (DCT-II).
         least_reach: the points that are asked about are at least this share of the distance away from the boundary.
 
-    With the published `least_reach` of 0 they lie so close to each other that half precision blurs them: a tenth of the
-    distance finds as near an image (64 px brain MRI), in bfloat16 as in float32.
+    With the published `least_reach` of 0 they lie so close to each other that half precision blurs them, and the model
+    has to run in float32. A tenth of the distance is far enough for bfloat16.
 
     Returns 8-bit values: the nearest adversarial image found, a little beyond the boundary where rounding would fall
     back behind it; uniform noise or the last start where no adversarial image was found at all.
