@@ -36,7 +36,13 @@ from catalogue import DatasetInfo, dataset_name
 from certification.certificate_file import shard_of_launcher, shard_path
 from certification.run import certify_dataset, certify_files
 from core import Smooth
-from evaluation.certificates import abstention_rate, average_certified_radius, certified_accuracy, load, read_rows
+from evaluation.certificates import (
+    Certification,
+    abstention_rate,
+    average_certified_radius,
+    certified_accuracy,
+    read_rows,
+)
 from evaluation.tables import certified_text
 from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
 from pipeline_args import info_of, open_pipeline
@@ -155,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
             outfile = outfile.with_name(f"{outfile.stem}_sigma_{sigma:g}{outfile.suffix}")
         outfile = shard_path(outfile, shard) if shard else outfile
         certify_dataset(pipeline, dataset, {**settings, "sigma": sigma}, outfile, device)
-        rows, _ = read_rows(outfile, may_be_empty=True)
+        rows, torn = read_rows(outfile, may_be_empty=True)
         if not len(rows):
             print(f"sigma {sigma:g}: no image falls to this shard: {outfile}")
             continue
@@ -164,7 +170,7 @@ def main(args: argparse.Namespace) -> None:
             f"{certified_accuracy(rows, sigma):.1%} at r = {sigma:g}; ACR {average_certified_radius(rows):.3f}; "
             f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {outfile}"
         )
-        certified.append(load(args.outfile.stem, outfile))
+        certified.append(Certification(args.outfile.stem, sigma, outfile, rows, torn, settings))
     if certified and not shard:
         print(f"\n{certified_text(certified, args.radii)}")
 
