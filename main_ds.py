@@ -31,6 +31,7 @@ from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
     QueriedClassifier,
+    autocast,
     fingerprint,
     frozen,
     load_classifier,
@@ -136,13 +137,14 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- queries ----
     queried = zeroth_order or bool(surrogates)  # in training, or in validation alone
-    box = BlackBox(network, amp=not zeroth_order)
+    box = BlackBox(network, amp=not zeroth_order or args.zo_precision == "bfloat16")
     answer = box.query if queried else network  # to the clean image, and to validation images
     validation = len(val_data) * task.queries
     if zeroth_order:
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
         dimension = size**2 if args.zo_grey else dimension
         estimated = flags.check_queries(args, dimension, len(train_data), device)
+        torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
 
         def step(images: int) -> int:
             return images * (task.stability + (pool > args.batch)) + min(images, args.batch) * estimated
@@ -157,7 +159,11 @@ def main(args: argparse.Namespace) -> None:
     copies = 2 if args.consistency else 1
 
     def asked(decode: Callable, target: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        return lambda points, sample: task.loss(box.query(decode(points)), target[sample])
+        def loss(points: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+            with autocast(device, args.zo_precision == "bfloat16"):
+                return task.loss(box.query(decode(points)), target[sample])
+
+        return loss
 
     def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         clean = task.measure(images)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,7 +25,7 @@ from tqdm import tqdm
 import cli
 import files
 from datasets import get_dataset
-from models import load_classifier, load_front, load_surrogates, prepare, select_device
+from models import hardware, load_classifier, load_front, load_surrogates, prepare, select_device
 from pipeline_args import described_classifier
 from training import losses
 from training.front import run_front
@@ -107,25 +108,40 @@ def main(args: argparse.Namespace) -> None:
     with files.replacing(args.outdir / "cosine.csv") as temporary, temporary.open("w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
     draw(rows, args.outdir / "cosine.png", data.info.synthetic)
-    files.write_json(args.outdir / "cosine.json", plain(vars(args)))
+    files.write_json(
+        args.outdir / "cosine.json", plain(vars(args)) | {"hardware": hardware(device), "torch": torch.__version__}
+    )
     print(f"{len(rows)} estimates of {len(images)} images' gradients: {args.outdir}/cosine.csv, cosine.png")
 
 
 def draw(rows: list[tuple], path: Path, synthetic: bool) -> None:
-    """One panel per space: cosine against queries, a line per estimator."""
+    """One panel per space: cosine against queries, a line per estimator, of one look in all of them."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     spaces = list(dict.fromkeys((row[0], row[1]) for row in rows))
-    figure, axes = plt.subplots(1, len(spaces), figsize=(5 * len(spaces), 4), squeeze=False, layout="constrained")
+    names = list(dict.fromkeys(row[2] for row in rows))
+    looks = dict(zip(names, itertools.product(("-", "--"), mpl.colormaps["tab10"].colors), strict=False))
+    figure, axes = plt.subplots(
+        1, len(spaces), figsize=(4.5 * len(spaces) + 2, 4.2), squeeze=False, layout="constrained"
+    )
+    handles = {}
     for axis, (space, dimension) in zip(axes[0], spaces, strict=True):
-        for name in dict.fromkeys(row[2] for row in rows if row[0] == space):
-            own = sorted((row[4], float(row[5])) for row in rows if row[0] == space and row[2] == name)
-            axis.plot(*zip(*own, strict=True), marker="o", markersize=3, label=name)
-        axis.set(title=f"{space}: z has {dimension} numbers", xlabel="queries per image", xscale="log", ylim=(0, 1.02))
+        for name in names:
+            own = sorted((int(row[4]), float(row[5])) for row in rows if row[0] == space and row[2] == name)
+            if own:
+                style, color = looks[name]
+                label = name.replace("_", " ")
+                (handles[label],) = axis.plot(*zip(*own, strict=True), style, color=color, marker="o", markersize=3)
+        title = f"{space.replace('_', '-')}: z has {dimension} numbers"
+        axis.set(title=title, xlabel="queries per image", xscale="log", ylim=(0, 1.02))
+        axis.set_xticks([12, 25, 50, 100, 200, 400, 800])
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("cosine to the true gradient")
-    axes[0][0].legend(fontsize="small")  # the space with the most estimators
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize="small")
     if synthetic:
         figure.suptitle("SYNTHETIC phantom data")
     with files.replacing(path) as temporary:

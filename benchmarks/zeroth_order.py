@@ -4,8 +4,8 @@
         --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --outfile results/benchmarks/zeroth_order.json
 
 RGE at the denoised image (DS), with an encoder also at the latent (AE_DS), of the same images with the same number of
-directions, in float32. The plain loop is the paper's: one forward pass of the batch per direction, the networks as they
-were trained. Ours is `training.zeroth_order` as main_ds.py runs it.
+directions, in float32 (or what --zo_precision says, on both sides). The plain loop is the paper's: one forward pass of
+the batch per direction, the networks as they were trained. Ours is `training.zeroth_order` as main_ds.py runs it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import cli
 import files
 from benchmarks.memory import peak, reset_peak
 from datasets import get_dataset
-from models import frozen, hardware, load_classifier, load_front, prepare, select_device
+from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from pipeline_args import described_classifier
+from training.flags import PRECISIONS
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge
@@ -40,6 +41,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
     parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
+    parser.add_argument("--zo_precision", choices=PRECISIONS, default="float32", help="of the classifier's answers")
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
     parser.add_common_flags()
@@ -73,6 +75,7 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device, keep_memory=False)  # or the memory of one row would count in the next
+    torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
@@ -82,6 +85,10 @@ def main(args: argparse.Namespace) -> None:
     data = get_dataset(args.dataset or made["dataset"], args.split, size, args.protocol, channels, args.data_dir)
     images = torch.stack([data[i][0] for i in range(args.batch)]).to(device)
     noisy, sd = add_fixed_noise(images, (args.noise_sd, args.noise_sd), args.seed)
+
+    def answers(f: Callable, decode: Callable, points: Tensor) -> Tensor:
+        with autocast(device, args.zo_precision == "bfloat16"):
+            return f(decode(points)).float()
 
     rows = []
     for space, paths in parts.items():
@@ -95,10 +102,10 @@ def main(args: argparse.Namespace) -> None:
         z = z.contiguous()
 
         def plain_loss(points: Tensor, decode=plain_decode, f=plain_f, target=target) -> Tensor:
-            return F.cross_entropy(f(decode(points)), target, reduction="none")
+            return F.cross_entropy(answers(f, decode, points), target, reduction="none")
 
         def our_loss(points: Tensor, sample: Tensor, decode=decode, f=ours_f, target=target) -> Tensor:
-            return F.cross_entropy(f(decode(points)), target[sample], reduction="none")
+            return F.cross_entropy(answers(f, decode, points), target[sample], reduction="none")
 
         def ours(z=z, our_loss=our_loss) -> None:
             generator = torch.Generator(device=device).manual_seed(args.seed)

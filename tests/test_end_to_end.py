@@ -184,6 +184,25 @@ def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path
     fails(1, ("--zo_grey", "guided"), "main_ds", *common, "--zo_method", "guided", "--surrogates", pipeline["mse"])
 
 
+@pytest.mark.parametrize("precision", [None, "float32", "tf32", "bfloat16"])
+def test_precision_of_the_answers(train, pipeline, monkeypatch, precision):
+    """The classifier answers in float32 unless bfloat16 is asked for, the losses are float32 in any case."""
+    modes = []
+    query = BlackBox.query
+
+    def watched(self, images):
+        modes.append(torch.is_autocast_enabled("cpu"))
+        answer = query(self, images)
+        assert answer.dtype == torch.float32
+        return answer
+
+    monkeypatch.setattr(BlackBox, "query", watched)
+    given = () if precision is None else ("--zo_precision", precision, "--mu", 0.5)
+    folder = train("--optimization_method", "ZO", "--q", 2, "--weight_decay", 0, "--no-amp", *given)
+    assert set(modes) == ({False, True} if precision == "bfloat16" else {False})  # False: validation, with --no-amp
+    assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
+
+
 def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
     import training.run_directory as module
 

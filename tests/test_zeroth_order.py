@@ -155,6 +155,29 @@ def test_a_surrogate_guides(z, generator):
     assert cosine["guided"] > cosine["plain"] + 0.1
 
 
+@pytest.mark.parametrize(("q", "d"), [(3, 100), (25, 100), (26, 100), (100, 100)])
+def test_orthonormal_rows(q, d):
+    """Each row is orthonormal to those before it and adds what they lack of the given one, whatever its length."""
+    vectors = torch.randn(2, q, d, generator=torch.Generator().manual_seed(0))
+    vectors[0, 0] *= 1e-6
+    rows = zeroth_order._orthonormal(vectors)
+    assert torch.allclose(rows @ rows.mT, torch.eye(q).expand(2, -1, -1), atol=2e-5)
+    for i in (0, q // 2, q - 1):
+        within = (vectors[:, i : i + 1] @ rows[:, : i + 1].mT) @ rows[:, : i + 1]
+        assert torch.allclose(within[:, 0], vectors[:, i], rtol=1e-3, atol=1e-3 * vectors[:, i].norm(dim=1).min())
+
+
+@pytest.mark.parametrize("count", [3, 60])
+@pytest.mark.parametrize("second", ["zero", "same", "nearly the same"])
+def test_dependent_rows_are_completed(count, second):
+    """A surrogate's gradient may be zero, and directions may coincide: orthonormal all the same."""
+    vectors = torch.randn(1, count, 100, generator=torch.Generator().manual_seed(0))
+    vectors[0, 1] = {"zero": 0.0, "same": 1.0, "nearly the same": 1 + 1e-7}[second] * vectors[0, 0]
+    vectors[0, 1, 0] += 1e-6 * (second == "nearly the same")
+    rows = zeroth_order._orthonormal(vectors)
+    assert torch.allclose(rows @ rows.mT, torch.eye(count), atol=2e-5)
+
+
 def test_important_images_stand_for_all():
     """Weighted, the chosen have in expectation the mean of all; if what is measured is where losses are large, it
     varies far less than images drawn evenly, and no image is without a chance."""

@@ -13,7 +13,10 @@ from training.optim import OPTIMIZERS, SCHEDULES
 from training.zeroth_order import ESTIMATORS, queries_of
 
 # None unless given: without zeroth order they would be ignored, and are refused.
-QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "query_budget")
+QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget")
+# tf32: a GPU's convolutions with factors rounded to 10 bits, ten times as fast; float32 on a CPU. Differences of
+# neighbouring losses in float32 are right down to --mu 0.005; rounded ones want a step above the rounding.
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def add_training_flags(
@@ -78,6 +81,8 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
                         help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
     zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
+    zeroth.add_argument("--zo_precision", choices=PRECISIONS,
+                        help="of f's answers (default: float32); others are faster, with a larger --mu")  # fmt: skip
     zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
                         "sets --epochs if they would take more")  # fmt: skip
     zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
@@ -101,9 +106,10 @@ def check_method(args: argparse.Namespace) -> None:
 
 
 def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> int:
-    """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image. Raises ValueError if it is
-    impossible, or costs too much."""
+    """Set the defaults of --q, --zo_batch and --zo_precision; the queries that an estimate takes per image. Raises
+    ValueError if it is impossible, or costs too much."""
     args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
+    args.zo_precision = args.zo_precision or "float32"
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
     if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
         raise ValueError(f"--q {args.q}: z has only {dimension} numbers, so --zo_method {args.zo_method} has no more")
