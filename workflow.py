@@ -19,9 +19,10 @@
         rows:
           + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
 
-`uses` says which models a script is given, by flag. Optional are `data`, `sigmas` and, of a table, `folder` (`.`:
-results/<name>) and `flags_at`, more flags for some sigma (`{0.25: --N 10000}`); a row with `of` is one of another
-table before it. A model with `export` is used as `export_model.py` writes it.
+`uses` says which models a script is given, by flag. Optional are `data`, `sigmas`, of an evaluation `script`
+(evaluate.py) and, of a table, `folder` (`.`: results/<name>) and `flags_at`, more flags for some sigma
+(`{0.25: --N 10000}`); a row with `of` is one of another table before it. A model with `export` is used as
+`export_model.py` writes it; `classifier.onnx` is the model `classifier` as an ONNX file, runs/<name>/classifier.onnx.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class _Grid:
         self.tables, self.evaluations = grid.get("tables", {}), grid.get("evaluations", {})
         self.models = {name: spec for raw in grid["models"].items() for name, spec, _ in self._for_each_sigma(*raw)}
         self.results = Path("results") / self.name
+        self.onnx: set[str] = set()  # the models that some script takes as an ONNX file
 
     def jobs(self) -> list[Job]:
         found = [self._prepared(name, spec) for name, spec in self.data.items()]
@@ -77,12 +79,26 @@ class _Grid:
         for name, spec in self.evaluations.items():
             where, data = self._data(spec)
             given, needs = self._given(spec)
-            command = ["evaluate.py", "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
+            script = spec.get("script", "evaluate.py")
+            command = [script, "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
                        "--outfile", str(self.results / f"{name}.json")]  # fmt: skip
             found.append(Job(f"evaluate {name}", tuple(command), (data, *needs)))
         for name, table in self.tables.items():
             found += self._table(name, table)
-        return found
+        return [each for job in found for each in (job, *self._as_onnx(job))]
+
+    def _as_onnx(self, job: Job) -> list[Job]:
+        """The job that writes a model's ONNX file, right after the one that ends it, where a script is given that."""
+        name = job.name.removeprefix("export ")
+        if name not in self.onnx or job.name != self._job(name):
+            return []
+        path = f"runs/{self.name}/{name}.onnx"
+        command = ("export_model.py", "--model", self._checkpoint(name), "--outfile", path)
+        return [Job(self._job(f"{name}.onnx"), command, (job.name,))]
+
+    def _job(self, name: str) -> str:
+        """The job that writes a model's file."""
+        return f"export {name}" if name.endswith(".onnx") or self.models[name].get("export") else name
 
     def _prepared(self, name: str, spec: dict[str, Any]) -> Job:
         raw = ["--source", self.source] if self.source else []
@@ -134,13 +150,17 @@ class _Grid:
         given, needs = [], []
         for flag, used in spec.get("uses", {}).items():
             names = used if isinstance(used, list) else [used]
-            if unknown := [name for name in names if name not in self.models]:
+            models = [name.removesuffix(".onnx") for name in names]
+            if unknown := [name for name in models if name not in self.models]:
                 raise ValueError(f"model {unknown[0]}: not among {', '.join(self.models)}")
+            self.onnx |= {model for model, name in zip(models, names, strict=True) if model != name}
             given += [f"--{flag}", *map(self._checkpoint, names)]
-            needs += [f"export {name}" if self.models[name].get("export") else name for name in names]
+            needs += map(self._job, names)
         return given, needs
 
     def _checkpoint(self, name: str) -> str:
+        if name.endswith(".onnx"):
+            return f"runs/{self.name}/{name}"
         exported = self.models[name].get("export")
         return f"checkpoints/{self.name}/{name}.pth.tar" if exported else f"runs/{self.name}/{name}/best.pth.tar"
 

@@ -93,7 +93,8 @@ def main(args: argparse.Namespace) -> None:
             for name in estimators
         }
         if dimension <= 2 * max(args.q):
-            directions |= {name: [*directions[name], dimension] for name in ("CGE", "CGE_forward", "RGE_orthogonal")}
+            for name in ("CGE", "CGE_forward", "RGE_orthogonal"):
+                directions[name] = sorted({*directions[name], dimension})
         for name, counts in directions.items():
             for q in tqdm(counts, desc=f"{space} {name}", disable=None, leave=False):
                 generator = torch.Generator(device=device).manual_seed(args.seed)

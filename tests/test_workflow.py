@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import shutil
 import subprocess
@@ -74,11 +75,32 @@ def test_training_by_queries_compares_like_with_like():
     for job in jobs(grid):
         if job.command[0] == "main_ds.py":
             args = parser.parse_args(list(job.command[1:]))
+            if args.train_objective == "reconstruction":
+                continue
             assert (args.pretrained_encoder is None) == (args.model_type == "DS"), job.name
             encoded.add(args.pretrained_encoder)
             budgets.add((args.optimization_method, args.query_budget))
     assert encoded == {None, Path("runs/Brain_Tumor_64/autoencoder_192/best.pth.tar")}
     assert budgets == {("FO", None), ("ZO", 2_000 * 2_284)}
+
+
+@pytest.mark.parametrize(("model", "before", "file"), [
+    ("f", "export f", "checkpoints/small/f.pth.tar"), ("other", "other", "runs/small/other/best.pth.tar"),
+])  # fmt: skip
+def test_a_model_as_an_onnx_file(model, before, file):
+    """It is written once, from what the others are given, before whatever takes it."""
+    grid = copy.deepcopy(GRID)
+    grid["models"]["d_{sigma}"]["uses"]["classifier"] = f"{model}.onnx"
+    grid["tables"]["two"]["rows"]["more"]["uses"]["classifier"] = f"{model}.onnx"
+    found = jobs(grid)
+    (written,) = (job for job in found if job.name == f"export {model}.onnx")
+    assert written.needs == (before,)
+    assert written.command == ("export_model.py", "--model", file, "--outfile", f"runs/small/{model}.onnx")
+    takers = [job for job in found if f"runs/small/{model}.onnx" in job.command[:-1]]
+    assert {job.name for job in takers} == {"d_0.25", "d_0.5", "certify two more 0.5"}
+    assert all(written.name in job.needs and found.index(written) < found.index(job) for job in takers)
+    with pytest.raises(ValueError, match="model nothing: not among"):
+        jobs(GRID | {"evaluations": {"clean": {"uses": {"classifier": "nothing.onnx"}}}})
 
 
 def test_commands():
