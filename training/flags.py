@@ -14,7 +14,7 @@ from training.zeroth_order import ESTIMATORS, queries_of
 
 # None unless given: without zeroth order they would be ignored, and are refused.
 QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget")
-# tf32: a GPU's convolutions with factors rounded to 10 bits, ten times as fast; float32 on a CPU. Differences of
+# tf32: a GPU's convolutions with factors rounded to 10 bits, several times as fast; float32 on a CPU. Differences of
 # neighbouring losses in float32 are right down to --mu 0.005; rounded ones want a step above the rounding.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
