@@ -80,7 +80,7 @@ def get_args_parser() -> cli.Parser:
     flags.add_query_flags(parser)
     flags.add_training_flags(
         parser,
-        lr=3e-4,
+        lr=None,
         epochs=40,
         weight_decay=1e-4,
         dataset_help="name of a prepared data set (default: the one f was trained on)",

@@ -27,7 +27,7 @@ from benchmarks.memory import peak, reset_peak
 from datasets import get_dataset
 from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from pipeline_args import described_classifier
-from training.flags import PRECISIONS
+from training.flags import STEPS
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge
@@ -41,7 +41,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
     parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
-    parser.add_argument("--zo_precision", choices=PRECISIONS, default="float32", help="of the classifier's answers")
+    parser.add_argument("--zo_precision", choices=list(STEPS), default="float32", help="of the classifier's answers")
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
     parser.add_common_flags()

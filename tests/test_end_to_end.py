@@ -186,7 +186,8 @@ def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path
 
 @pytest.mark.parametrize("precision", [None, "float32", "tf32", "bfloat16"])
 def test_precision_of_the_answers(train, pipeline, monkeypatch, precision):
-    """The classifier answers in float32 unless bfloat16 is asked for, the losses are float32 in any case."""
+    """The classifier answers in float32 unless bfloat16 is asked for, the losses are float32 in any case, and the step
+    grows with the rounding."""
     modes = []
     query = BlackBox.query
 
@@ -197,8 +198,11 @@ def test_precision_of_the_answers(train, pipeline, monkeypatch, precision):
         return answer
 
     monkeypatch.setattr(BlackBox, "query", watched)
-    given = () if precision is None else ("--zo_precision", precision, "--mu", 0.5)
+    given = () if precision is None else ("--zo_precision", precision)
     folder = train("--optimization_method", "ZO", "--q", 2, "--weight_decay", 0, "--no-amp", *given)
+    args = json.loads((folder / "args.json").read_text())
+    assert args["mu"] == {None: 0.005, "float32": 0.005, "tf32": 0.1, "bfloat16": 0.5}[precision]
+    assert args["lr"] == 3e-5
     assert set(modes) == ({False, True} if precision == "bfloat16" else {False})  # False: validation, with --no-amp
     assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
 

@@ -14,20 +14,27 @@ from training.zeroth_order import ESTIMATORS, queries_of
 
 # None unless given: without zeroth order they would be ignored, and are refused.
 QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget")
-# tf32: a GPU's convolutions with factors rounded to 10 bits, several times as fast; float32 on a CPU. Differences of
-# neighbouring losses in float32 are right down to --mu 0.005; rounded ones want a step above the rounding.
-PRECISIONS = ("float32", "tf32", "bfloat16")
+# The step of finite differences that the rounding of the answers allows, at the denoised image and behind an encoder
+# (results/zeroth_order). tf32: a GPU's convolutions with factors rounded to 10 bits; float32 on a CPU.
+STEPS = {
+    "float32": {"DS": 0.005, "AE_DS": 0.005},
+    "tf32": {"DS": 0.1, "AE_DS": 0.02},
+    "bfloat16": {"DS": 0.5, "AE_DS": 0.05},
+}
+# Peak learning rates; estimated gradients are mostly noise (results/Brain_Tumor_64/training).
+RATES = {"FO": 3e-4, "ZO": 3e-5}
 
 
 def add_training_flags(
     parser: cli.Parser,
-    lr: float,
+    lr: float | None,
     epochs: int,
     weight_decay: float,
     dataset_help: str,
     outdir_required: bool = True,
 ) -> None:
-    """Add data, optimisation and run flags; the defaults that differ between scripts are arguments."""
+    """Add data, optimisation and run flags; the defaults that differ between scripts are arguments. Without an `lr`,
+    `check_method` sets it."""
     parser.add_data_flags(dataset_help)
     loading = parser.add_argument_group("loading")
     loading.add_argument("--workers", type=cli.non_negative_int, default=0, help="loader processes (images are cached)")
@@ -40,7 +47,8 @@ def add_training_flags(
     optimisation.add_argument("--optimizer", choices=OPTIMIZERS, default="AdamW")
     optimisation.add_argument("--switch_epoch", type=cli.positive_int, metavar="EPOCH",
                               help="of AdamThenSGD: the last one with Adam (default: a third of all)")  # fmt: skip
-    optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help="(peak) learning rate")
+    rates = "" if lr else f" (default: {RATES['FO']:g}; with --optimization_method ZO {RATES['ZO']:g})"
+    optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help=f"(peak) learning rate{rates}")
     optimisation.add_argument("--sgd_lr", type=cli.positive_float, metavar="LR",
                               help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)")  # fmt: skip
     optimisation.add_argument("--momentum", type=cli.non_negative_float, default=0.9, help="of SGD")
@@ -75,28 +83,32 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"],
                         help="gradient estimate (default: RGE_orthogonal); guided: by a surrogate's")  # fmt: skip
     zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
-    zeroth.add_argument("--mu", type=cli.positive_float, help="step of the finite differences (default: 0.005)")
+    zeroth.add_argument(
+        "--mu", type=cli.positive_float, help="step of the finite differences (default: by --zo_precision)"
+    )
     zeroth.add_argument("--zo_grey", action="store_true", default=None,
                         help="directions that change all channels alike, for grey images; of DS")  # fmt: skip
     zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
                         help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
     zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
-    zeroth.add_argument("--zo_precision", choices=PRECISIONS,
-                        help="of f's answers (default: float32); others are faster, with a larger --mu")  # fmt: skip
+    zeroth.add_argument("--zo_precision", choices=list(STEPS),
+                        help="of f's answers (default: float32); others are faster, and coarser")  # fmt: skip
     zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
                         "sets --epochs if they would take more")  # fmt: skip
     zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
 
 
 def check_method(args: argparse.Namespace) -> None:
-    """Set the defaults of --zo_method and --mu. Raises ValueError if a flag of zeroth order is given without it, or
-    does not fit the others."""
+    """Set the defaults of --lr, --zo_method, --zo_precision and --mu. Raises ValueError if a flag of zeroth order is
+    given without it, or does not fit the others."""
+    args.lr = args.lr or RATES[args.optimization_method]
     given = [name for name in QUERY_FLAGS if getattr(args, name) is not None]
     if args.optimization_method == "FO":
         if given:
             raise ValueError(f"--{given[0]}: says how gradients are estimated; only with --optimization_method ZO")
         return
-    args.zo_method, args.mu = args.zo_method or "RGE_orthogonal", args.mu or 5e-3
+    args.zo_method, args.zo_precision = args.zo_method or "RGE_orthogonal", args.zo_precision or "float32"
+    args.mu = args.mu or STEPS[args.zo_precision][args.model_type]
     if args.zo_grey and args.model_type == "AE_DS":
         raise ValueError("--zo_grey: a latent has no colours; only with --model_type DS")
     if args.zo_grey and args.zo_method == "guided":
@@ -106,10 +118,9 @@ def check_method(args: argparse.Namespace) -> None:
 
 
 def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> int:
-    """Set the defaults of --q, --zo_batch and --zo_precision; the queries that an estimate takes per image. Raises
-    ValueError if it is impossible, or costs too much."""
+    """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image. Raises ValueError if it is
+    impossible, or costs too much."""
     args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
-    args.zo_precision = args.zo_precision or "float32"
     args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
     if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
         raise ValueError(f"--q {args.q}: z has only {dimension} numbers, so --zo_method {args.zo_method} has no more")
