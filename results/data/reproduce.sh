@@ -26,4 +26,5 @@ for name in Brain_Tumor SIPADMEK; do
     done
     cp "$out/${name}_clean_0/Dataset/$name/audit.csv" "$results/${name}_audit.csv"
 done
+rm -f $results/*_[012].csv $results/*_[012].png # beside each report; the table and the chart are of accuracies
 python $results/summary.py
