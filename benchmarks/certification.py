@@ -24,13 +24,12 @@ import numpy as np
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import cli
 import files
 from benchmarks.memory import peak, reset_peak
-from benchmarks.passes import Levers, milliseconds_per_draw, peak_flops, time_levers
+from benchmarks.passes import Levers, hardware_limit, milliseconds_per_draw, time_levers
 from benchmarks.published import certify_as_published
 from core import Smooth
 from models import DenoisedClassifier, hardware, load_model, resolve_amp, select_device
@@ -203,14 +202,12 @@ def main(args: argparse.Namespace) -> None:
         plain, shape, device, published_pass, args.published_batch, args.batch, amp, args.compile, args.seconds
     )
     print(tabulate(result["levers, ms/draw"], headers="keys", floatfmt=".3f"))
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        plain(torch.rand(1, *shape, device=device))
-    flops, peak = counter.get_total_flops(), peak_flops(device, torch.bfloat16 if amp else torch.float32)
-    floor = 1000 * flops / peak
-    ratio = rows[-1]["ms/draw"] / floor
-    result["floor"] = {"flops/draw": flops, "peak flop/s": peak, "ms/draw": floor, "ours / floor": ratio}
-    print(f"{flops / 1e6:.0f} MFLOP per draw at {peak / 1e9:.0f} GFLOP/s: at least {floor:.3f} ms; "
-          f"ours takes {ratio:.2f} times that")  # fmt: skip
+    limit = hardware_limit(plain, torch.rand(1, *shape, device=device), torch.bfloat16 if amp else torch.float32)
+    ratio = rows[-1]["ms/draw"] / limit["ms"]
+    result["floor"] = {"flops/draw": limit["flops"], "peak flop/s": limit["peak flop/s"], "ms/draw": limit["ms"],
+                       "ours / floor": ratio}  # fmt: skip
+    print(f"{limit['flops'] / 1e6:.0f} MFLOP per draw at {limit['peak flop/s'] / 1e9:.0f} GFLOP/s: at least "
+          f"{limit['ms']:.3f} ms; ours takes {ratio:.2f} times that")  # fmt: skip
 
     # ---- the same decisions ----
     counts, differ = np.zeros((len(images), num_classes), dtype=int), 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import DenoisedClassifier, autocast, frozen
 
@@ -94,3 +95,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         (a @ a)[0, 0].item()
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
+
+
+def hardware_limit(base: Callable[[Tensor], Tensor], image: Tensor, dtype: torch.dtype) -> dict[str, float]:
+    """The operations of `base` for one `image` `[1, C, H, W]`, the peak of the hardware in `dtype`, and the least
+    milliseconds that makes."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        base(image)
+    flops, peak = counter.get_total_flops(), peak_flops(image.device, dtype)
+    return {"flops": flops, "peak flop/s": peak, "ms": 1000 * flops / peak}

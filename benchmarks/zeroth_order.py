@@ -24,6 +24,7 @@ from torch.nn import functional as F
 import cli
 import files
 from benchmarks.memory import peak, reset_peak
+from benchmarks.passes import hardware_limit
 from datasets import get_dataset
 from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from pipeline_args import described_classifier
@@ -114,6 +115,8 @@ def main(args: argparse.Namespace) -> None:
         reset_peak(device)
         seconds = fastest(ours, args.repeats, device)
         memory = peak(device)
+        dtype = torch.bfloat16 if args.zo_precision == "bfloat16" else torch.float32
+        limit = hardware_limit(lambda z, decode=decode, f=ours_f: f(decode(z)), z[:1], dtype)
         plain = fastest(lambda z=z, loss=plain_loss: rge_as_published(loss, z, args.mu, args.q), args.repeats, device)
         queries = args.batch * (args.q + 1)
         rows.append({
@@ -122,6 +125,7 @@ def main(args: argparse.Namespace) -> None:
             "queries": queries,
             "plain ms/query": 1000 * plain / queries,
             "ours ms/query": 1000 * seconds / queries,
+            "limit ms/query": limit["ms"],  # of the arithmetic, in that precision
             "ratio": plain / seconds,
             "peak MiB": memory,
         })  # fmt: skip

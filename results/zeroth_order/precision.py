@@ -34,8 +34,8 @@ def main() -> None:
     classifier = frozen(load_classifier(OWN / "classifier.pth.tar", "cpu")[0])
     data = get_dataset("Brain_Tumor", "val", 64)
     chosen = torch.linspace(0, len(data) - 1, IMAGES).long().tolist()
-    noisy, sd = add_fixed_noise(torch.stack([data[i][0] for i in chosen]), (NOISE_SD, NOISE_SD), seed=0)
     images, everyone = torch.stack([data[i][0] for i in chosen]), torch.arange(IMAGES)
+    noisy, sd = add_fixed_noise(images, (NOISE_SD, NOISE_SD), seed=0)
 
     rows = []
     for space, (encoder, estimators) in SPACES.items():
