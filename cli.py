@@ -1,7 +1,8 @@
 """What every script's command line has in common: flags, configuration files, one-line errors, exit codes.
 
 A script is `get_args_parser()`, `main(args)` and, under its guard, `cli.run(get_args_parser, main)`.
-Exit codes: 0 done, 1 something was wrong with the input, 2 the command line was wrong, 130 interrupted (Ctrl-C).
+Exit codes: 0 done, 1 something was wrong with the input, 2 the command line was wrong, 130 interrupted (Ctrl-C, or
+SIGTERM, which schedulers of clusters send).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,8 +32,24 @@ def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> N
                        help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
     group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
                        help="what f answers with; of a checkpoint, what it lets out")  # fmt: skip
+    image_flags(group)
+
+
+def image_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the shape of images, for networks that do not know it themselves."""
     group.add_argument("--image_size", type=positive_int, help="that a function takes (others know it)")
     group.add_argument("--channels", type=int, choices=[1, 3], help="that a function takes (others know it)")
+
+
+def reconstructor_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
+    """Add --reconstructor and what must be said of one that does not know it itself, but for its images."""
+    group.add_argument("--reconstructor", type=Path, required=required, metavar="R",
+                       help="a network from measured images to images: a checkpoint, an ONNX file, or "
+                       "package.module:function")  # fmt: skip
+    group.add_argument(
+        "--measurement", help="that a function takes: undersampled, gaussian, or package.module:function"
+    )
+    group.add_argument("--acceleration", type=positive_float, help="of it: numbers per measured one (default: 4)")
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,6 +152,7 @@ def run(
     """
     parser = get_args_parser()
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
         main(args)
     except KeyboardInterrupt:

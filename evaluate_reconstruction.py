@@ -5,7 +5,8 @@ with a denoiser in front of it.
         --pretrained_denoiser runs/Phantom_MRI/R_defended/best.pth.tar --outfile runs/reconstruction.json
 
 `smoothed` is the mean over --draws reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the
-L2 ball of radius --eps on the error of the very pipeline in the row, denoiser included, without the smoothing.
+L2 ball of radius --eps on the error of the very pipeline in the row, denoiser included, without the smoothing; there is
+none of a network that may only be queried.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import files
 from attacks.pgd import pgd
 from attacks.randomness import image_generator, normal
 from datasets import get_dataset, get_loader
-from models import frozen, load_front, origins, prepare, select_device
+from models import Queried, frozen, load_front, origins, prepare, select_device
 from models.measurements import load_reconstructor
+from pipeline_args import described_reconstructor
 from training.losses import reconstruction
 
 COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_smoothed")
@@ -35,7 +37,8 @@ COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_sm
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("--reconstructor", type=Path, required=True, help="checkpoint of the network")
+    cli.reconstructor_flags(parser)
+    cli.image_flags(parser)
     parser.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: only R alone")
     parser.add_argument("--noise_sd", type=cli.positive_float, default=0.1, help="of noise and smoothing")
     parser.add_argument("--draws", type=cli.positive_int, default=10, help="of the smoothing")
@@ -54,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
 
     # ---- the pipelines and the images ----
-    network, measure, made = load_reconstructor(args.reconstructor, device)
+    network, measure, made = load_reconstructor(args.reconstructor, device, **described_reconstructor(args))
     network = frozen(network)
     pipelines: dict[str, Callable[[Tensor], Tensor]] = {"R": network}
     channels, size = made["arch_kwargs"]["channels"], made["image_size"]
@@ -75,8 +78,9 @@ def main(args: argparse.Namespace) -> None:
         of_image = [image_generator(args.seed, chosen[args.batch * number + i]) for i in range(len(images))]
         noise = [args.noise_sd * normal(measured, of_image) for _ in range(args.draws + 1)]
         for title, pipeline in pipelines.items():
-            disturbed = {"clean": measured, "noisy": measured + noise[0],
-                         "attacked": attack(pipeline, measured, images, args.eps, args.steps)}  # fmt: skip
+            disturbed = {"clean": measured, "noisy": measured + noise[0]}
+            if not isinstance(network, Queried):
+                disturbed["attacked"] = attack(pipeline, measured, images, args.eps, args.steps)
             for kind, x in disturbed.items():
                 with torch.inference_mode():
                     smoothed = sum(pipeline(x + n) for n in noise[1:]) / args.draws

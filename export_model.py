@@ -1,4 +1,5 @@
-"""Write a model in a form for others: a checkpoint without what only training needs, or a classifier as an ONNX file.
+"""Write a model in a form for others: a checkpoint without what only training needs, or a classifier, or a network that
+reconstructs images, as an ONNX file.
 
     python export_model.py --model runs/Phantom_MRI/stability/best.pth.tar --outfile stability.pth.tar
     python export_model.py --model runs/Phantom_MRI/classifier/best.pth.tar --outfile classifier.onnx
@@ -14,14 +15,14 @@ import argparse
 from pathlib import Path
 
 import cli
-from models import export_checkpoint, export_classifier
+from models import export_checkpoint, export_classifier, kind_of, load_checkpoint
+from models.measurements import export_reconstructor
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument(
-        "--model", "--classifier", type=Path, required=True, help="checkpoint; for ONNX of a classifier"
-    )
+    parser.add_argument("--model", "--classifier", type=Path, required=True,
+                        help="checkpoint; for ONNX of a classifier or a reconstructor")  # fmt: skip
     parser.add_argument("--outfile", type=Path, required=True, help="NAME.pth.tar or NAME.onnx")
     parser.add_common_flags()
     return parser
@@ -29,8 +30,9 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     if args.outfile.suffix == ".onnx":
-        export_classifier(args.model, args.outfile)
-        print(f"images [B, C, H, W] in [0, 1] → logits: {args.outfile}")
+        classifies = kind_of(load_checkpoint(args.model)["arch"]) == "classifier"
+        (export_classifier if classifies else export_reconstructor)(args.model, args.outfile)
+        print(f"images [B, C, H, W] in [0, 1] → {'logits' if classifies else 'reconstructions'}: {args.outfile}")
     elif args.outfile.name.endswith(".pth.tar"):
         export_checkpoint(args.model, args.outfile)
         print(f"{args.outfile.stat().st_size / 1e6:.1f} MB of {args.model.stat().st_size / 1e6:.1f}: {args.outfile}")

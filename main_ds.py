@@ -30,25 +30,23 @@ import cli
 from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
-    QueriedClassifier,
+    Queried,
     autocast,
     fingerprint,
     frozen,
-    load_classifier,
     load_front,
     load_surrogates,
     names,
     origins,
     prepare,
 )
-from models.measurements import load_reconstructor
-from pipeline_args import described_classifier
-from training import flags, losses, tasks
+from training import flags, losses
 from training.augmentation import random_affine
 from training.engine import fit
 from training.front import TRAIN_METHODS, choose_trained, run_front
 from training.noise import add_noise, noise_range
 from training.run_directory import RunDirectory
+from training.tasks import load_task
 from training.zeroth_order import ESTIMATORS, gradient, grey, guided, important, in_batches, surrogate_loss
 
 
@@ -56,8 +54,7 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
     cli.classifier_flags(model, required=False)
-    model.add_argument("--reconstructor", type=Path, metavar="F",
-                       help="in place of a classifier: from ds_main.py --model reconstructor")  # fmt: skip
+    cli.reconstructor_flags(model, required=False)
     model.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
                        help="checkpoints to train against in its place, one per step at random")  # fmt: skip
     model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
@@ -105,10 +102,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- models ----
     network, made, task = load_task(args, device)
     surrogates = load_surrogates(args.surrogates, made, device)
-    if isinstance(network, QueriedClassifier) and not (zeroth_order or surrogates):
-        raise ValueError(
-            f"--classifier {args.classifier}: gives no gradients; use --optimization_method ZO or --surrogates"
-        )
+    if isinstance(network, Queried) and not (zeroth_order or surrogates):
+        raise ValueError(f"{network.name}: gives no gradients; use --optimization_method ZO or --surrogates")
     network = frozen(network)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
@@ -118,7 +113,8 @@ def main(args: argparse.Namespace) -> None:
     parts = describe["arch_kwargs"] if describe["arch"] == "ae_ds" else {"denoiser": describe}
     flags.settle(args, args.pretrained_denoiser, {"arch": parts["denoiser"]["arch"]})
     latent = parts.get("autoencoder", describe)["arch_kwargs"].get("latent", args.latent or 576)
-    flags.settle(args, args.pretrained_encoder or args.pretrained_denoiser, {"latent": latent})
+    holder = args.pretrained_encoder or args.pretrained_decoder or args.pretrained_denoiser
+    flags.settle(args, holder, {"latent": latent})
     front = prepare(front, device)
     choose_trained(front, args.train_method)
     args.dataset = args.dataset or made["dataset"]
@@ -143,7 +139,7 @@ def main(args: argparse.Namespace) -> None:
     if zeroth_order:
         dimension = math.prod(front.autoencoder.latent_shape) if args.model_type == "AE_DS" else channels * size**2
         dimension = size**2 if args.zo_grey else dimension
-        estimated = flags.check_queries(args, dimension, len(train_data), device)
+        estimated = flags.check_queries(args, dimension, size, len(train_data), device)
         torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
 
         def step(images: int) -> int:
@@ -152,8 +148,14 @@ def main(args: argparse.Namespace) -> None:
         first, (steps, rest) = min(pool, len(train_data)), divmod(len(train_data), pool)
         flags.fit_epochs(args, step(first) + validation, steps * step(pool) + step(rest) + validation)
 
-    def affordable(images: int) -> bool:
-        return args.query_budget is None or box.queries + step(images) + validation <= args.query_budget
+    def reserve(images: int) -> bool:
+        if not zeroth_order:
+            return True
+        spent = box.queries + step(images) + validation
+        if args.query_budget is not None and spent > args.query_budget:
+            return False
+        run.note_queries(spent)  # at most: should this process be killed, the budget holds
+        return True
 
     # ---- training ----
     copies = 2 if args.consistency else 1
@@ -177,7 +179,7 @@ def main(args: argparse.Namespace) -> None:
         if pool > args.batch:
             with torch.no_grad():
                 _, z, decode = run_front(front, noisy, sd)
-            each = in_batches(asked(decode, target), args.zo_batch)(z.unsqueeze(1)).squeeze(1)
+            each = in_batches(asked(decode, target), args.zo_batch)(z.float().unsqueeze(1)).squeeze(1)
             chosen, weights = important(each, min(args.batch, len(images)))
             clean, noisy, sd, target = (of_pool[chosen] for of_pool in (clean, noisy, sd, target))
         denoised, z, decode = run_front(front, noisy, sd)
@@ -207,7 +209,7 @@ def main(args: argparse.Namespace) -> None:
     box.queries = run.queries
     score = "val_unanimous" if args.consistency else task.score
     try:
-        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, affordable)
+        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, reserve)
     finally:
         if queried:
             run.note_queries(box.queries)
@@ -215,18 +217,6 @@ def main(args: argparse.Namespace) -> None:
     reached = f"accuracy on noisy validation images {best['val_accuracy']:.1%}" if "val_accuracy" in best else (
         f"PSNR of reconstructions from noisy measurements {best['val_psnr']:.2f} dB")  # fmt: skip
     print(f"{reached} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
-
-
-def load_task(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Module, dict, tasks.Task]:
-    """What is to be defended, its description, and what training is for. Raises ValueError where flags contradict."""
-    reconstructs = args.train_objective == "reconstruction"
-    if reconstructs == (args.reconstructor is None) or reconstructs == (args.classifier is not None):
-        needed = "--reconstructor" if reconstructs else "--classifier"
-        raise ValueError(f"--train_objective {args.train_objective} needs {needed}, and no other network")
-    if reconstructs:
-        network, measure, made = load_reconstructor(args.reconstructor, device)
-        return network, made, tasks.reconstruction(args.objective, measure)
-    return *load_classifier(args.classifier, device, **described_classifier(args)), tasks.classification(args.objective)
 
 
 if __name__ == "__main__":

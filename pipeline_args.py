@@ -20,6 +20,12 @@ def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names} | {"num_classes": classes}
 
 
+def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the network that reconstructs, for `models.measurements.load_reconstructor`."""
+    names = ("seed", "dataset", "image_size", "channels", "acceleration")
+    return {name: getattr(args, name) for name in names} | {"kind": args.measurement}
+
+
 def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
     """The pipeline of the flags, frozen, on `device`. Raises what `models.load_pipeline` does."""
     return load_pipeline(args.classifier, args.pretrained_denoiser, device, args.pretrained_encoder,

@@ -9,6 +9,7 @@ from models.black_box import (
     load_surrogates,
 )
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
+from models.foreign import Queried, is_foreign
 from models.fronts import load_front
 from models.inference import frozen
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
@@ -18,6 +19,7 @@ __all__ = [
     "BlackBox",
     "DenoisedClassifier",
     "Pipeline",
+    "Queried",
     "QueriedClassifier",
     "autocast",
     "bf16_is_fast",
@@ -27,6 +29,7 @@ __all__ = [
     "fingerprint",
     "frozen",
     "hardware",
+    "is_foreign",
     "kind_of",
     "load_checkpoint",
     "load_classifier",

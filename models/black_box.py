@@ -1,14 +1,12 @@
-"""Classifiers that may only be queried: scores come back, gradients and weights do not.
+"""Networks that may only be queried: answers come back, gradients and weights do not.
 
-Three kinds stand behind the flag `--classifier`: a checkpoint of ours, an ONNX file, and any Python function
-(`package.module:function`), in which a user wraps a web service, say.
+Three kinds stand behind the flags `--classifier` and `--reconstructor`: a checkpoint of ours, and what is foreign
+(`models.foreign`), an ONNX file or any Python function.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,123 +18,72 @@ import torch
 from torch import Tensor, nn
 
 import files
-from models.device import prepare
+from models.foreign import RETRIES, Function, Queried, foreign, is_foreign, must_agree, must_be_told, write_onnx
 from models.inference import frozen
 from models.registry import load_model
 
 SCORES = ("logits", "probabilities", "labels")
-RETRIES = 5  # of a failing query, after 1, 2, 4, 8 and 16 s
 
 
 class BlackBox:
-    """`query(images [B, C, H, W] in [0, 1]) → logits [B, K]` of any callable, in float32 and without gradients;
-    `queries` counts the images. Not under autocast, unless with `amp`: in half precision, differences of neighbouring
-    losses drown."""
+    """`query(images [B, C, H, W] in [0, 1]) → answers [B, …]` of any callable, in float32 and without gradients;
+    `queries` counts the images, each once, however often a failing query is repeated. Not under autocast, unless with
+    `amp`: in half precision, differences of neighbouring losses drown."""
 
     def __init__(self, classify: Callable[[Tensor], Tensor], amp: bool = False) -> None:
         self._classify, self._amp, self.queries = classify, amp, 0
 
     def query(self, images: Tensor) -> Tensor:
-        """The logits, as float32."""
+        """Logits, or reconstructions, as float32."""
         self.queries += len(images)
         kept = contextlib.nullcontext() if self._amp else torch.autocast(images.device.type, enabled=False)
         with torch.no_grad(), kept:
             return self._classify(images.float()).float()
 
 
-class QueriedClassifier(nn.Module):
-    """A foreign `classify(images float32 [B, C, H, W]) → scores` (NumPy arrays) as a module without parameters that
-    answers with logits `[B, K]`, so that it fits wherever a classifier stands and no gradient is asked for.
+class QueriedClassifier(Queried):
+    """A foreign `function(images float32 [B, C, H, W]) → scores` (NumPy arrays) that answers with logits `[B, K]`, so
+    that it fits wherever a classifier stands and no gradient is asked for.
 
     `scores` says what comes back: `logits`; `probabilities`, of which the logarithm is taken (a softmax gives them
-    back); `labels` `[B]`, which become logits of 0 for the label and -10 for the others. The cross-entropy is then
-    0 or about 10, ten times the 0/1 error, and a zeroth-order estimate is one of its smoothed version's gradient: it
-    needs a large μ, so that some directions change the label.
+    back); `labels` `[B]` (`logits_of`). The cross-entropy is then 0 or about 10, ten times the 0/1 error, and a
+    zeroth-order estimate is one of its smoothed version's gradient: it needs a large μ, so that some directions change
+    the label (`training.flags.STEPS`).
 
-    A query that raises is repeated `retries` times, after ever longer pauses; then ConnectionError, an OSError, says
-    what went wrong. Raises FloatingPointError if scores are not finite, ValueError if they are not what was said.
+    Raises what `Queried` does, and ValueError if scores are not what was said.
     """
 
     def __init__(
-        self, classify: Callable[[np.ndarray], Any], name: str, num_classes: int, scores: str = "logits",
-        sleep: Callable[[float], None] = time.sleep, retries: int = RETRIES,
+        self, function: Function, spec: str, num_classes: int, scores: str = "logits", retries: int = RETRIES,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.name, self.num_classes, self.scores = name, num_classes, scores
-        self._classify, self._sleep, self._retries = classify, sleep, retries
+        super().__init__(function, f"--classifier {spec}", retries, sleep)
+        self.num_classes, self.scores = num_classes, scores
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
-            raise ValueError(f"--classifier {self.name}: gives no gradients; only queries (main_ds.py "
-                             "--optimization_method ZO) and what needs neither are possible")  # fmt: skip
-        answer = np.asarray(self._ask(x.detach().float().cpu().numpy()))
-        if answer.dtype.kind not in "fiub":
-            raise ValueError(f"--classifier {self.name}: gave {answer.dtype}, which are no numbers")
-        answer = torch.as_tensor(answer, device=x.device)
-        return self._logits(answer, len(x))
-
-    def _ask(self, images: np.ndarray) -> Any:
-        times = f" {self._retries + 1} times" if self._retries else ""
-        for attempt in range(self._retries + 1):
-            try:
-                return self._classify(images)
-            except Exception as error:  # whatever a foreign function raises
-                if attempt == self._retries:
-                    raise ConnectionError(f"--classifier {self.name}: a query failed{times}: "
-                                          f"{type(error).__name__}: {error}") from error  # fmt: skip
-                self._sleep(2.0**attempt)
-        raise AssertionError
-
-    def _logits(self, answer: Tensor, count: int) -> Tensor:
-        shape = [count] if self.scores == "labels" else [count, self.num_classes]
+        answer = super().forward(x)
+        shape = [len(x)] if self.scores == "labels" else [len(x), self.num_classes]
         if list(answer.shape) != shape:
-            raise ValueError(f"--classifier {self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
+            raise ValueError(f"{self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
                              f"--scores can be {', '.join(SCORES)}")  # fmt: skip
-        if not torch.isfinite(answer).all():
-            raise FloatingPointError(f"--classifier {self.name}: gave scores that are not finite")
         if self.scores == "labels":
             if not (answer.min() >= 0 and answer.max() < self.num_classes):
-                raise ValueError(f"--classifier {self.name}: gave a label outside 0 … {self.num_classes - 1}")
-            return 10.0 * nn.functional.one_hot(answer.long(), self.num_classes).float() - 10.0
+                raise ValueError(f"{self.name}: gave a label outside 0 … {self.num_classes - 1}")
+            return logits_of(answer, self.num_classes)
         answer = answer.float()
         if self.scores == "logits":
             return answer
         if not (answer.min() >= 0 and (answer.sum(dim=1) - 1).abs().max() < 1e-2):
-            raise ValueError(f"--classifier {self.name}: gave scores that are no probabilities; try --scores logits")
+            raise ValueError(f"{self.name}: gave scores that are no probabilities; try --scores logits")
         return answer.clamp(min=1e-12).log()
 
 
-def onnx_classifier(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, str]]:
-    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`; where B is fixed in it, images
-    go through by so many, the last ones with copies in the free places. Raises ValueError if it is not one, or
-    onnxruntime is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ValueError(f"--classifier {path}: needs onnxruntime; install it with pip install onnxruntime") from None
-    if not path.is_file():
-        raise FileNotFoundError(f"--classifier {path}: no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-                 if name in onnxruntime.get_available_providers()]  # fmt: skip
-    try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
-    except Exception as error:  # onnxruntime has kinds of its own
-        raise ValueError(f"--classifier {path}: not a readable ONNX file: {error}") from None
-    name, (batch, *_) = session.get_inputs()[0].name, session.get_inputs()[0].shape
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return session.run(None, {name: np.ascontiguousarray(images)})[0]
-
-    def run_in_batches(images: np.ndarray) -> np.ndarray:
-        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % batch, axis=0)])
-        return np.concatenate([run(part) for part in np.split(filled, len(filled) // batch)])[: len(images)]
-
-    return run_in_batches if isinstance(batch, int) else run, session.get_modelmeta().custom_metadata_map
+def logits_of(labels: Tensor, num_classes: int) -> Tensor:
+    """What stands for labels `[B]`: 0 for the label, -10 for the others. `[B, K]`."""
+    return 10.0 * nn.functional.one_hot(labels.long(), num_classes).float() - 10.0
 
 
-def local_classifier(model: nn.Module, device: torch.device | str, scores: str) -> Callable[[np.ndarray], np.ndarray]:
+def local_function(model: nn.Module, device: torch.device | str, scores: str) -> Function:
     """A network of ours as if it were somebody else's: images → `scores`, no gradients."""
     model = frozen(model)
 
@@ -149,20 +96,6 @@ def local_classifier(model: nn.Module, device: torch.device | str, scores: str) 
     return classify
 
 
-def python_classifier(spec: str) -> Callable[[np.ndarray], Any]:
-    """The function that `package.module:function` names. Raises ValueError if there is none."""
-    module, _, name = spec.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--classifier {spec}: cannot be imported: {error}") from None
-
-
-def is_foreign(spec: Path | str) -> bool:
-    """Whether `--classifier` names something other than a checkpoint."""
-    return str(spec).endswith(".onnx") or (":" in str(spec) and not Path(spec).exists())
-
-
 def load_classifier(
     spec: Path | str, device: torch.device | str = "cpu", scores: str = "logits", **described: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -173,32 +106,23 @@ def load_classifier(
     (`dataset`, `image_size`, `channels`, `num_classes`). A checkpoint that is to answer with other `scores` than logits
     gives no more than those, and no gradients. Raises FileNotFoundError or ValueError.
     """
-    known: dict[str, Any] = {}
     if not is_foreign(spec):
         model, made = load_model(spec, "classifier", device)
         if "image_size" not in made:
             raise ValueError(f"--classifier {spec}: does not say its image_size; not written by train_classifier.py")
         known = {"image_size": made["image_size"], **made["arch_kwargs"]}
-        _agree(spec, known, described)
+        must_agree("--classifier", spec, known, described)
         if scores != "logits":
-            classify = local_classifier(model, device, scores)
-            model = QueriedClassifier(classify, str(spec), known["num_classes"], scores, retries=0).eval()
+            function = local_function(model, device, scores)
+            model = QueriedClassifier(function, str(spec), known["num_classes"], scores, retries=0).eval()
         return model, made
-    retries = RETRIES
-    if str(spec).endswith(".onnx"):
-        classify, metadata = onnx_classifier(Path(spec))
-        retries = 0  # it is no service: what fails once, fails again
-        known = json.loads(metadata.get("denoised_smoothing", "{}"))
-    else:
-        classify = python_classifier(str(spec))
-    _agree(spec, known, described)
+    function, known, retries = foreign("--classifier", spec)
+    must_agree("--classifier", spec, known, described)
     known = {**known, **{name: value for name, value in described.items() if value is not None}}
-    missing = [name for name in ("dataset", "image_size", "channels", "num_classes") if name not in known]
-    if missing:
-        raise ValueError(f"--classifier {spec}: does not say its {', '.join(missing)}; give them as flags")
+    must_be_told("--classifier", spec, known, ("dataset", "image_size", "channels", "num_classes"))
     made = {"dataset": known["dataset"], "image_size": known["image_size"], "info": known.get("info"),
             "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
-    return QueriedClassifier(classify, str(spec), known["num_classes"], scores, retries=retries).eval(), made
+    return QueriedClassifier(function, str(spec), known["num_classes"], scores, retries).eval(), made
 
 
 def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.device | str = "cpu") -> list[nn.Module]:
@@ -216,12 +140,6 @@ def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.d
     return surrogates
 
 
-def _agree(spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
-    for name in ("image_size", "channels", "num_classes"):
-        if described.get(name) not in (None, known.get(name, described.get(name))):
-            raise ValueError(f"--classifier {spec}: is made for {name} {known[name]}, not {described[name]}")
-
-
 def fingerprint(spec: Path | str) -> str:
     """SHA-256 of the classifier's file; of a Python function its name and the digest of its module's file, which is
     less than what it may depend on."""
@@ -233,24 +151,10 @@ def fingerprint(spec: Path | str) -> str:
 
 
 def export_classifier(checkpoint: Path, path: Path) -> None:
-    """Write the classifier of a checkpoint as ONNX, images `[B, C, H, W]` in [0, 1] → logits, any batch size; what
-    `load_classifier` must know goes into its metadata. Raises ValueError if the packages that write it are missing."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 — what torch.onnx.export writes with
-    except ImportError as error:
-        raise ValueError(f"--outfile {path}: needs {error.name}; pip install onnx onnxscript") from None
-
+    """Write the classifier of a checkpoint as ONNX, images `[B, C, H, W]` in [0, 1] → logits, with what
+    `load_classifier` must know. Raises what `load_model` and `models.foreign.write_onnx` do."""
     model, made = load_model(checkpoint, "classifier")
     kwargs = made["arch_kwargs"]
-    example = torch.rand(2, kwargs["channels"], made["image_size"], made["image_size"])
-    program = torch.onnx.export(
-        prepare(model, "cpu").float(), (example,), input_names=["images"], output_names=["scores"], dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
-    )  # fmt: skip
-    proto = program.model_proto
     known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": kwargs["channels"],
              "num_classes": kwargs["num_classes"], "info": made.get("info")}  # fmt: skip
-    onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
-    with files.replacing(path) as temporary:
-        onnx.save(proto, temporary)
+    write_onnx(model, known, path)

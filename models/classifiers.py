@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.normalize import Normalize
+from models.normalize import Normalize, per_channel
 from models.reading import read_tensors
 
 # torchvision's default of 1000 ImageNet classes is never meant here, and its weights are never downloaded.
@@ -37,7 +37,7 @@ def classifier(
             net.maxpool = nn.Identity()
     if channels != 3:
         _replace_first_convolution(net, channels)
-    classifier = nn.Sequential(Normalize(_per_channel(mean, channels), _per_channel(std, channels)), net)
+    classifier = nn.Sequential(Normalize(per_channel(mean, channels), per_channel(std, channels)), net)
     try:
         with torch.inference_mode():
             classifier.eval()(torch.zeros(1, channels, image_size, image_size))
@@ -54,10 +54,6 @@ def _special(arch: str, image_size: int) -> dict[str, Any]:
             raise ValueError(f"--arch {arch}: cannot take images of {image_size} px, no multiple of its patches' side")
         return {"image_size": image_size}
     return {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
-
-
-def _per_channel(values: Sequence[float], channels: int) -> list[float]:
-    return list(values) * channels if len(values) == 1 else list(values)
 
 
 def _replace_first_convolution(net: nn.Module, channels: int) -> None:

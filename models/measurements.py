@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.foreign import Queried, foreign, is_foreign, must_agree, must_be_told, python_function, write_onnx
 from models.registry import load_model
 
 MEASUREMENTS = ("undersampled", "gaussian")
@@ -72,15 +73,58 @@ class Reconstructor(nn.Module):
         return self.net(measured, 0.0)
 
 
+class QueriedReconstructor(Queried):
+    """A foreign function from images to images of the same shape. Raises what `Queried` does, and ValueError if what
+    comes back has another shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = super().forward(x)
+        if answer.shape != x.shape:
+            raise ValueError(f"{self.name}: gave {list(answer.shape)} for {list(x.shape)}")
+        return answer.float()
+
+
 def load_reconstructor(
-    path: Path, device: torch.device | str = "cpu"
-) -> tuple[Reconstructor, Callable[[Tensor], Tensor], dict[str, Any]]:
-    """(network, its measurement, checkpoint) of a file that `ds_main.py --model reconstructor` wrote. Raises
-    FileNotFoundError or ValueError."""
-    net, made = load_model(path, "denoiser", device)
-    if "measurement" not in made:
-        raise ValueError(f"--reconstructor {path}: holds a denoiser; train one with ds_main.py --model reconstructor")
-    measure = measurement(
-        channels=made["arch_kwargs"]["channels"], image_size=made["image_size"], **made["measurement"]
-    )
-    return Reconstructor(net).eval(), measure, made
+    spec: Path | str, device: torch.device | str = "cpu", seed: int = 0, **described: Any
+) -> tuple[nn.Module, Callable[[Tensor], Tensor], dict[str, Any]]:
+    """(network, its measurement, description) of what `--reconstructor` names: a file that `ds_main.py --model
+    reconstructor` wrote, which knows all of it, or something foreign (`models.foreign`), of which `described` says
+    `dataset`, `image_size`, `channels` and the `kind` of measurement, with its `acceleration`; `seed` chooses its lines
+    or its matrix. The kind may also be a function, `package.module:function`, from images to measured ones, as arrays.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    if not is_foreign(spec):
+        net, made = load_model(spec, "denoiser", device)
+        if "measurement" not in made:
+            raise ValueError(f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py "
+                             "--model reconstructor")  # fmt: skip
+        known = {"image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"], **made["measurement"]}
+        must_agree("--reconstructor", spec, known, described)
+        return Reconstructor(net).eval(), _measurement(known), made
+    function, known, retries = foreign("--reconstructor", spec)
+    must_agree("--reconstructor", spec, known, described)
+    given = {name: value for name, value in described.items() if value is not None}
+    known = {"acceleration": 4.0, "seed": seed, **known, **given}
+    must_be_told("--reconstructor", spec, known, ("dataset", "image_size", "channels", "kind"))
+    made = {"dataset": known["dataset"], "image_size": known["image_size"],
+            "arch_kwargs": {"channels": known["channels"]},
+            "measurement": {name: known[name] for name in ("kind", "acceleration", "seed")}}  # fmt: skip
+    return QueriedReconstructor(function, f"--reconstructor {spec}", retries).eval(), _measurement(known), made
+
+
+def export_reconstructor(checkpoint: Path, path: Path) -> None:
+    """Write the reconstruction network of a checkpoint as ONNX, measured images → images, with what
+    `load_reconstructor` must know. Raises what that and `models.foreign.write_onnx` do."""
+    network, _, made = load_reconstructor(checkpoint)
+    known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"]}
+    write_onnx(network, known | made["measurement"], path)
+
+
+def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    kind, shape = known["kind"], (known["channels"], known["image_size"])
+    if kind in MEASUREMENTS:
+        return measurement(kind, *shape, known["acceleration"], known["seed"])
+    if not is_foreign(kind):
+        raise ValueError(f"--measurement {kind}: must be {', '.join(MEASUREMENTS)} or package.module:function")
+    return QueriedReconstructor(python_function("--measurement", kind), f"--measurement {kind}")

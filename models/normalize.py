@@ -18,3 +18,8 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+
+def per_channel(values: Sequence[float], channels: int) -> list[float]:
+    """One value for each channel, of which `values` may hold one for all."""
+    return list(values) * channels if len(values) == 1 else list(values)

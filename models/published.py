@@ -3,12 +3,13 @@ not ours already, with the layers and the names of the weights that their files 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.normalize import Normalize
+from models.normalize import Normalize, per_channel
 
 CIFAR_MEAN, CIFAR_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 
@@ -142,11 +143,14 @@ class _BasicBlock(nn.Module):
         return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def cifar_classifier(depth: int, num_classes: int = 10, channels: int = 3) -> nn.Sequential:
-    """`Sequential(Normalize, net)` with CIFAR-10's mean and standard deviation."""
+def cifar_classifier(
+    depth: int, num_classes: int = 10, channels: int = 3, image_size: int = 32, mean: Sequence[float] = CIFAR_MEAN,
+    std: Sequence[float] = CIFAR_STD,
+) -> nn.Sequential:  # fmt: skip
+    """`Sequential(Normalize, net)`, by default with CIFAR-10's mean and standard deviation; of any image size."""
     if channels != 3:
         raise ValueError(f"the published CIFAR-10 classifiers take 3 channels, not {channels}")
-    return nn.Sequential(Normalize(CIFAR_MEAN, CIFAR_STD), CifarResNet(depth, num_classes))
+    return nn.Sequential(Normalize(per_channel(mean, 3), per_channel(std, 3)), CifarResNet(depth, num_classes))
 
 
 # Published name → our architecture and its arguments, and what the files do not say.

@@ -14,7 +14,7 @@ from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
 from models.device import prepare
-from models.published import CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
+from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import read_tensors
 
 
@@ -38,13 +38,16 @@ OURS = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_re
 
 
 def names(kind: str) -> list[str]:
-    """The architectures of a kind that can be built by name alone; torchvision's classifiers come on top."""
-    return {"denoiser": list(DENOISERS), "classifier": ["resnet18"]}[kind]
+    """The architectures of a kind that can be built by name alone, the published names included; torchvision's
+    classifiers come on top."""
+    ours = {"denoiser": list(DENOISERS), "classifier": ["resnet18"]}[kind]
+    return list(dict.fromkeys([*ours, *(name for name in PUBLISHED if kind_of(name) == kind)]))
 
 
 def kind_of(arch: str) -> str:
     """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`: any name that is not one of
     ours is one of torchvision's."""
+    arch, _ = _ours(arch)
     for half, architectures in HALVES.items():
         if arch in architectures:
             return half
@@ -52,11 +55,21 @@ def kind_of(arch: str) -> str:
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
-    """A new network. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
+    """A new network. A published name (`models.published`) has the arguments that belong to it, unless others are
+    given. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
+    arch, published = _ours(arch)
+    arch_kwargs = {**published, **arch_kwargs}
     try:
         return OURS[arch](**arch_kwargs) if arch in OURS else classifier(arch, **arch_kwargs)
     except TypeError as error:
         raise ValueError(f"--arch {arch}: {error}") from error
+
+
+def _ours(arch: str) -> tuple[str, dict[str, Any]]:
+    """Our name of an architecture that has another in a published repository, and the arguments that one stands for."""
+    if arch in OURS or arch not in PUBLISHED:
+        return arch, {}
+    return PUBLISHED[arch][:2]
 
 
 def load_checkpoint(path: Path | str) -> dict:

@@ -52,13 +52,24 @@ def test_scores_that_are_not_what_was_said():
 def test_scores_that_are_not_finite():
     for bad in (np.nan, np.inf):
         for scores in ("logits", "probabilities"):
-            with pytest.raises(FloatingPointError, match="--classifier f: gave scores that are not finite"):
+            with pytest.raises(FloatingPointError, match="--classifier f: gave numbers that are not finite"):
                 QueriedClassifier(lambda x, bad=bad: logits(x) * bad, "f", 4, scores)(IMAGES)
 
 
 def test_text_is_no_score():
     with pytest.raises(ValueError, match="no numbers"):
         QueriedClassifier(lambda images: np.array(["glioma"] * len(images)), "f", 2)(torch.rand(3, 1, 2, 2))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int8, np.float64, ">f4", bool])
+def test_numbers_of_any_type(kind):
+    labels = QueriedClassifier(lambda x: np.arange(len(x)).astype(kind)[::-1], "f", 4, "labels")(IMAGES[:2])
+    assert labels.argmax(dim=1).tolist() == [1, 0]
+
+
+def test_rows_of_unequal_length_are_no_scores():
+    with pytest.raises(ValueError, match="--classifier f: gave list, which is no array"):
+        QueriedClassifier(lambda images: [[0.5, 0.5], [1.0]], "f", 2)(IMAGES)
 
 
 def test_no_gradient_and_every_query_counts():
@@ -164,9 +175,11 @@ def test_a_checkpoint_lets_out_no_more_than_its_scores(pipeline, data_dir, tmp_p
     common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"])
     denoised = ("--denoiser", pipeline["mse"], "--no-amp")
     fails(1, ("no gradients", "ZO"), "main_ds", *common, "--scores", "labels", "--outdir", tmp_path / "no")
-    run_script("main_ds", *common, "--pretrained_denoiser", pipeline["mse"], "--scores", "labels",
-               "--optimization_method", "ZO", "--q", 1, "--mu", 1, "--epochs", 1, "--batch", 40,
-               "--outdir", tmp_path / "run")  # fmt: skip
+    zo = ("main_ds", *common, "--scores", "labels", "--optimization_method", "ZO", "--outdir", tmp_path / "run")
+    fails(1, ("--scores labels", "AE_DS", "DCT", "--mu"), *zo)
+    run_script(*zo, "--pretrained_denoiser", pipeline["mse"], "--zo_method", "DCT", "--zo_grey", "--q", 1,
+               "--epochs", 1, "--batch", 40)  # fmt: skip
+    assert json.loads((tmp_path / "run" / "args.json").read_text())["mu"] == 1
     answers = []
     for scores in ("logits", "labels"):
         run_script("AE_DS_verify", *common, *denoised, "--scores", scores, "--sigma", 0.25, "--N0", 10, "--N", 20,
@@ -192,11 +205,16 @@ def test_a_python_function(data_dir, tmp_path, monkeypatch):
     assert fingerprint("service:classify") == f"service:classify {files.sha256(tmp_path / 'service.py')}"
 
 
-def test_refused(fails, onnx, data_dir, tmp_path):
+def test_refused(fails, onnx, data_dir, tmp_path, monkeypatch):
     common = ("--data_dir", data_dir, "--outdir", tmp_path / "run")
     fails(1, (onnx, "no gradients", "ZO"), "main_ds", *common, "--classifier", onnx)
     fails(1, ("no_such_module:f", "cannot be imported"), "main_ds", *common, "--classifier", "no_such_module:f")
     fails(1, ("json:dumps", "channels, num_classes"), "main_ds", *common, "--classifier", "json:dumps")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn.py").write_text("def f(:")
+    (tmp_path / "needy.py").write_text("raise RuntimeError('no key for the service')")
+    for spec, words in (("torn:f", "SyntaxError"), ("needy:f", "no key"), (".needy:f", "imported"), (":f", "imported")):
+        fails(1, (f"--classifier {spec}", words), "main_ds", *common, "--classifier", spec)
     fails(1, (onnx, "image_size 32, not 64"), "main_ds", *common, "--classifier", onnx, "--image_size", 64)
     fails(1, ("gone.onnx", "no such file"), "main_ds", *common, "--classifier", tmp_path / "gone.onnx")
     (tmp_path / "bad.onnx").write_text("no protobuf")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -96,6 +98,17 @@ def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipel
         assert loaded.at(0.25)(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "queries"), [("RGE_antithetic", 4), ("CGE", 4), ("CGE_forward", 3), ("DCT", 3), ("RGE_orthogonal", 3)]
+)
+def test_every_estimator_trains(train, autoencoder, estimator, queries):
+    """Two directions: each from both sides, or against the loss at z; with the denoiser's own error besides."""
+    space = ("--zo_grey",) if estimator == "DCT" else ("--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
+    folder = train("--optimization_method", "ZO", "--zo_method", estimator, "--q", 2, "--objective", "classification",
+                   "--mse_weight", 1, *space)  # fmt: skip
+    assert json.loads((folder / "metrics.jsonl").read_text())["queries"] == TRAIN * queries + VAL * 9
+
+
 def test_whole_plus_trains_the_decoder_and_part_only_the_denoiser(train, autoencoder):
     for method, parts in (("whole_plus", {"encoder", "decoder"}), ("part", set())):
         folder = train(
@@ -139,14 +152,15 @@ def test_budget_of_queries(train, fails, pipeline, data_dir, tmp_path):
 
 @pytest.mark.parametrize(("budget", "epochs"), [(160, 1), (699, 1), (1049, 1), (1051, 2), (9_000, 10), (None, 10)])
 def test_epochs_that_a_budget_pays_for(budget, epochs):
-    args = argparse.Namespace(query_budget=budget, epochs=10)
+    args = argparse.Namespace(query_budget=budget, epochs=10, switch_epoch=None)
     for _ in range(2):  # a resumed run finds the same
         fit_epochs(args, least=160, epoch=700)
         assert args.epochs == epochs
 
 
-def test_queries_of_an_epoch_that_failed_are_spent(train, monkeypatch):
-    """The third query of the second step is never answered; what was asked until then counts when the run goes on."""
+def test_a_query_that_fails_loses_the_step_only(train, monkeypatch):
+    """The last queries of the second step are never answered; the run goes on with that step, and what was asked of it
+    counts."""
     query = BlackBox.query
 
     def dies(self, images):
@@ -162,16 +176,41 @@ def test_queries_of_an_epoch_that_failed_are_spent(train, monkeypatch):
     monkeypatch.undo()
     folder = train(*flags, "--resume")
     (row,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
-    assert row["queries"] == 280 + TRAIN * 4 + VAL * 9
+    assert row["queries"] == 320 + (TRAIN - 40) * 4 + VAL * 9
     assert json.loads((folder / "queries.json").read_text()) == {"queries": row["queries"]}
 
 
-def test_images_that_matter_are_drawn_from_a_pool(train, pipeline):
-    """Pools of 120 and 6 images, two queries each (clean, and noisy), and one batch of 40 or 6 of it with q + 1."""
-    folder = train("--optimization_method", "ZO", "--q", 2, "--zo_pool", 3, "--weight_decay", 0)
+@pytest.mark.parametrize("model", ["DS", "AE_DS"])
+def test_images_that_matter_are_drawn_from_a_pool(train, pipeline, autoencoder, model):
+    """Pools of 120 and 6 images, two queries each (clean, and noisy), and one batch of 40 or 6 of it with q + 1; the
+    denoiser in bfloat16."""
+    space = ("--model_type", "AE_DS", "--pretrained_encoder", autoencoder) if model == "AE_DS" else ()
+    folder = train("--optimization_method", "ZO", "--q", 2, "--zo_pool", 3, "--weight_decay", 0, "--amp", *space)
     row = json.loads((folder / "metrics.jsonl").read_text())
     assert row["queries"] == 120 * 2 + 40 * 3 + 6 * 2 + 6 * 3 + VAL * 9
-    assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
+    after = {name.removeprefix("denoiser."): value for name, value in state(folder / "best.pth.tar").items()}
+    assert changed(state(pipeline["mse"]), after)
+
+
+@pytest.mark.parametrize("end", ["terminated", "killed"])
+def test_queries_of_a_run_that_ends_at_once_are_spent(train, tmp_path, monkeypatch, end):
+    """SIGTERM counts what was asked; a kill, of which nobody learns, counts the step and the validation after it."""
+    query = BlackBox.query
+
+    def ends(self, images):
+        found = query(self, images)
+        if self.queries > 200:
+            if end == "killed":
+                monkeypatch.setattr("training.run_directory.RunDirectory.note_queries", lambda *args: None)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(BlackBox, "query", ends)
+    with pytest.raises(SystemExit) as stop:
+        train("--optimization_method", "ZO", "--q", 2)
+    assert stop.value.code == 130
+    spent = json.loads((tmp_path / "run" / "queries.json").read_text())["queries"]
+    assert spent == {"terminated": 240, "killed": 2 * 160 + VAL * 9}[end]
 
 
 def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path):
@@ -274,9 +313,15 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     fails(1, ("--consistency", "FO"), "main_ds", *common, *zo, "--consistency", 5)
     fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
     for flag in (("--q", 2), ("--mu", 0.1), ("--zo_method", "CGE"), ("--zo_batch", 8), ("--query_budget", 9),
-                 ("--zo_grey",), ("--zo_pool", 2)):  # fmt: skip
+                 ("--zo_grey",), ("--zo_pool", 2), ("--force",)):  # fmt: skip
         fails(1, (flag[0], "--optimization_method ZO"), "main_ds", *common, *flag)
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
+    fails(1, ("--latent 64", autoencoder, "latent 128"), "main_ds", *common, *ae, "--latent", 64)
+    fails(1, ("--latent 64", autoencoder, "latent 128"), "main_ds", *common, "--model_type", "AE_DS",
+          "--pretrained_denoiser", pipeline["mse"], "--pretrained_decoder", autoencoder, "--latent", 64)  # fmt: skip
+    fails(1, ("--latent", "AE_DS"), "main_ds", *common, "--latent", 64)
+    fails(1, ("--zo_precision", "os:getcwd", "--mu"), "main_ds", *common[:2], "--classifier", "os:getcwd", *zo,
+          "--zo_precision", "bfloat16", "--outdir", tmp_path / "run")  # fmt: skip
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)
     fails(1, ("one part only",), "main_ds", *common, "--train_method", "whole")
     fails(1, (pipeline["mse"], "an encoder is needed"), "main_ds", *common, "--model_type", "AE_DS",

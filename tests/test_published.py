@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import run_script
 
-from models import build, load_front, load_model
+from models import build, kind_of, load_front, load_model
 from models.published import PUBLISHED
 
 COUNTS = {"cifar_dncnn": 558_400, "imagenet_dncnn": 558_400, "cifar_dncnn_wide": 2_222_720, "memnet": 1_436_678,
@@ -37,6 +37,8 @@ def kind(name):
 def test_parameters_and_loading(name, tmp_path):
     net, path = save(tmp_path, name, prefix="module." if name.startswith("imagenet") else "")
     assert sum(p.numel() for p in net.parameters()) == COUNTS[name]
+    assert build(name).state_dict().keys() == net.state_dict().keys()
+    assert kind_of(name) == kind(name)
     loaded, checkpoint = load_model(path, kind(name))
     assert checkpoint["epoch"] == 3
     x = torch.rand(2, 192, 1, 1) if "decoder" in name else torch.rand(2, 3, 32, 32)
@@ -74,6 +76,16 @@ def test_encoder_and_decoder_fit_each_other(tmp_path):
         load_front(3, 32, "cpu", *paths[:2])
     with pytest.raises(ValueError, match="made for 32 px"):
         load_front(3, 64, "cpu", *paths)
+
+
+def test_published_names_are_trained(tmp_path, data_dir):
+    common = ("--data_dir", data_dir, "--image_size", 32, "--epochs", 1, "--batch", 40, "--no-amp")
+    run_script("ds_main", *common, "--dataset", "Phantom_MRI", "--arch", "cifar_dncnn", "--outdir", tmp_path / "mse")
+    run_script("train_classifier", *common, "--arch", "cifar_resnet20", "--outdir", tmp_path / "f")
+    run_script("main_ds", "--data_dir", data_dir, "--epochs", 1, "--batch", 40, "--no-amp", "--pretrained_denoiser",
+               tmp_path / "mse" / "best.pth.tar", "--classifier", tmp_path / "f" / "best.pth.tar",
+               "--outdir", tmp_path / "run")  # fmt: skip
+    assert load_model(tmp_path / "run" / "best.pth.tar", "denoiser")[1]["arch"] == "cifar_dncnn"
 
 
 def test_published_files_are_trained_on_and_certified(tmp_path, pipeline, data_dir):

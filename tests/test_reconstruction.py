@@ -99,13 +99,51 @@ def test_defending_one(reconstructor, pipeline, data_dir, tmp_path, objective, m
     load_model(tmp_path / "run" / "best.pth.tar", "denoiser")
 
 
+def test_one_that_may_only_be_queried(reconstructor, pipeline, data_dir, tmp_path, fails, monkeypatch, capsys):
+    """As ONNX it knows its measurement and gets the same training as the checkpoint; a function must be told, and may
+    have a measurement of its own; neither is attacked by gradients."""
+    pytest.importorskip("onnxruntime")
+    onnx = tmp_path / "R.onnx"
+    run_script("export_model", "--model", reconstructor, "--outfile", onnx)
+    (tmp_path / "scanner.py").write_text(
+        "def measure(images):\n    return images / 2\n\n\ndef reconstruct(measured):\n    return 2 * measured\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = ("main_ds", "--train_objective", "reconstruction", "--data_dir", data_dir, "--pretrained_denoiser",
+            pipeline["mse"], "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--no-amp")  # fmt: skip
+    zo = ("--optimization_method", "ZO", "--zo_method", "RGE", "--q", 3)
+    service = ("--reconstructor", "scanner:reconstruct", "--measurement", "scanner:measure")
+    told = ("--dataset", "Phantom_MRI", "--image_size", 32, "--channels", 3)
+    rows = {}
+    for name, flags in (("checkpoint", ("--reconstructor", reconstructor)), ("onnx", ("--reconstructor", onnx)),
+                        ("service", (*service, *told))):  # fmt: skip
+        run_script(*task, *zo, *flags, "--outdir", tmp_path / name)
+        rows[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+    assert rows["onnx"]["val_psnr"] == pytest.approx(rows["checkpoint"]["val_psnr"], abs=0.05)
+    assert rows["onnx"]["queries"] == rows["checkpoint"]["queries"] == rows["service"]["queries"]
+    run_script("evaluate_reconstruction", *service, *told, "--data_dir", data_dir, "--draws", 2, "--skip", 6,
+               "--outfile", tmp_path / "errors.json")  # fmt: skip
+    table = json.loads((tmp_path / "errors.json").read_text())["table"]
+    assert [row["measurements"] for row in table] == ["clean", "noisy"]
+    assert table[0]["rmse"] < 1e-4  # what is halved and doubled
+    no = ("--outdir", tmp_path / "no")
+    fails(1, ("--reconstructor", "no gradients", "ZO"), *task, *service, *told, *no)
+    fails(1, ("scanner:reconstruct", "dataset, image_size, channels, kind"), *task, *zo, *service[:2], *no)
+    fails(1, (onnx, "acceleration 2.0, not 3.0"), *task, *zo, "--reconstructor", onnx, "--acceleration", 3, *no)
+    fails(1, (reconstructor, "image_size 32, not 64"), *task, "--reconstructor", reconstructor, "--image_size", 64, *no)
+    fails(1, ("--measurement radon", "gaussian"), *task, *zo, *service[:2], "--measurement", "radon", *told, *no)
+    assert not (tmp_path / "no").exists()
+
+
 def test_contradictions(reconstructor, pipeline, data_dir, tmp_path, fails):
     flags = ("main_ds", "--data_dir", data_dir, "--outdir", tmp_path / "run")
     fails(1, ("needs --classifier",), *flags)
+    fails(1, ("--acceleration",), *flags, "--classifier", pipeline["classifier"], "--acceleration", 2)
     fails(1, ("needs --classifier",), *flags, "--reconstructor", reconstructor, "--classifier", pipeline["classifier"])
     reconstruct = (*flags, "--train_objective", "reconstruction")
     fails(1, ("needs --reconstructor",), *reconstruct, "--classifier", pipeline["classifier"])
     fails(1, (pipeline["mse"], "--model reconstructor"), *reconstruct, "--reconstructor", pipeline["mse"])
+    fails(1, ("--scores",), *reconstruct, "--reconstructor", reconstructor, "--scores", "labels")
     fails(1, ("--surrogates",), *reconstruct, "--reconstructor", reconstructor, "--surrogates", pipeline["classifier"])
 
 

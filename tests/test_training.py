@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -15,7 +14,7 @@ from conftest import run_script
 from models import load_classifier
 from training import losses, validation
 from training.noise import add_fixed_noise, add_noise, noise_range
-from training.optim import AdamThenSGD, build_optimizer, lr_factor
+from training.optim import AdamThenSGD, lr_factor
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
@@ -229,9 +228,17 @@ class KilledError(BaseException):
     """Stands for a SIGKILL: nobody may catch it."""
 
 
-@pytest.mark.parametrize("script", ["train_classifier", "ds_main", "main_ds"])
-def test_resumed_equals_uninterrupted(train, script, monkeypatch):
-    whole = train(script, "whole")
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("train_classifier", ("--optimizer", "SGD", "--schedule", "step", "--lr_step_size", 2, "--gamma", 0.5)),
+        ("ds_main", ("--optimizer", "AdamThenSGD", "--switch_epoch", 2)),
+        ("ds_main", ("--optimizer", "Adam", "--schedule", "cosine")),
+        ("main_ds", ()),
+    ],
+)
+def test_resumed_equals_uninterrupted(train, script, flags, monkeypatch):
+    whole = train(script, "whole", *flags)
     from training.run_directory import RunDirectory
 
     record = RunDirectory.record
@@ -243,16 +250,53 @@ def test_resumed_equals_uninterrupted(train, script, monkeypatch):
 
     monkeypatch.setattr(RunDirectory, "record", record_then_die)
     with pytest.raises(KilledError):
-        train(script, "cut")
+        train(script, "cut", *flags)
     monkeypatch.undo()
-    cut = train(script, "cut", "--resume")
+    cut = train(script, "cut", *flags, "--resume")
     for name in ("checkpoint.pth.tar", "best.pth.tar"):
         same_weights(whole / name, cut / name)
     histories = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (whole, cut)]
     for a, b in zip(*histories, strict=True):
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
-    again = train(script, "cut", "--resume")  # finished: nothing changes
+    again = train(script, "cut", *flags, "--resume")  # finished: nothing changes
     same_weights(whole / "checkpoint.pth.tar", again / "checkpoint.pth.tar")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("step", [3, 11])
+def test_interrupted_in_an_epoch_equals_uninterrupted(train, error, step, monkeypatch):
+    """In the first epoch (of 8 steps) and in the second: the steps done are kept, batch norm's statistics too."""
+    flags = ("--arch", "dncnn", "--epochs", 2)
+    whole = train("ds_main", "whole", *flags)
+    done = []
+    reconstruction = losses.reconstruction
+
+    def stops(denoised, clean):
+        if torch.is_grad_enabled():
+            done.append(len(clean))
+            if len(done) == step:
+                raise error("stopped")
+        return reconstruction(denoised, clean)
+
+    monkeypatch.setattr(losses, "reconstruction", stops)
+    with pytest.raises(SystemExit):
+        train("ds_main", "cut", *flags)
+    monkeypatch.setattr(losses, "reconstruction", lambda *args: (done.append(0), reconstruction(*args))[1])
+    done.clear()
+    train("ds_main", "cut", *flags, "--resume")
+    same_weights(whole / "checkpoint.pth.tar", whole.parent / "cut" / "checkpoint.pth.tar")
+    rows = [json.loads((whole.parent / run / "metrics.jsonl").read_text().splitlines()[1]) for run in ("whole", "cut")]
+    assert rows[0]["train_loss"] == rows[1]["train_loss"]
+
+
+def test_flags_that_would_be_ignored(fails, data_dir, tmp_path):
+    common = ("ds_main", "--data_dir", data_dir, "--outdir", tmp_path / "run")
+    for flag, value in (("momentum", 0.5), ("switch_epoch", 2), ("sgd_lr", 0.1)):
+        fails(1, (f"--{flag}", "--optimizer", "AdamThenSGD"), *common, f"--{flag}", value)
+    for flag in ("lr_step_size", "gamma"):
+        fails(1, (f"--{flag}", "--schedule step"), *common, f"--{flag}", 2)
+    fails(1, ("--switch_epoch 3", "never"), *common, "--optimizer", "AdamThenSGD", "--switch_epoch", 3, "--epochs", 3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_adam_then_sgd():
@@ -284,7 +328,7 @@ def test_adam_then_sgd():
 
 
 def test_sgd_may_have_a_rate_of_its_own():
-    """In its phase, SGD at `sgd_lr`, scheduled as the other rate is; a flag of AdamThenSGD alone is refused."""
+    """In its phase, SGD at `sgd_lr`, scheduled as the other rate is."""
     x, alone = (torch.nn.Parameter(torch.tensor([3.0, -2.0])) for _ in range(2))
     optimizer = AdamThenSGD([x], 0.1, 0.9, 0.0, adam_steps=0, sgd_lr=0.02)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
@@ -297,9 +341,6 @@ def test_sgd_may_have_a_rate_of_its_own():
             each.step()
         scheduler.step()
     torch.testing.assert_close(x, alone)
-    given = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0, "switch_epoch": None, "sgd_lr": 0.02, "optimizer": "SGD"}
-    with pytest.raises(ValueError, match="--sgd_lr: only with --optimizer AdamThenSGD"):
-        build_optimizer([x], argparse.Namespace(**given), 1)
 
 
 def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):
@@ -376,7 +417,7 @@ def test_the_frozen_classifier_stays_frozen_and_the_denoiser_learns(train, monke
         seen.append((classifier, copy.deepcopy(classifier.state_dict())))
         return classifier, made
 
-    monkeypatch.setattr("main_ds.load_classifier", watched)
+    monkeypatch.setattr("training.tasks.load_classifier", watched)
     folder = train("main_ds", "run", "--objective", "classification")
     ((classifier, before),) = seen
     assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,27 @@ from training.run_directory import RunDirectory
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclasses.dataclass
+class Epoch:
+    """How far an epoch is, to go on from there: `steps` done, the sum of their losses over `images`; torch's random
+    state at its beginning, which gives the order of its images, and after the last step; batch norm's statistics then.
+    `whole` is False while a step changes weights."""
+
+    before: dict
+    after: dict
+    buffers: list[Tensor]
+    loss: Tensor
+    steps: int = 0
+    images: int = 0
+    whole: bool = True
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Epoch:
+        """One that has not begun."""
+        state = get_rng_state()
+        return cls(state, state, copies(model.buffers()), torch.zeros(()))
+
+
 def fit(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -31,56 +53,73 @@ def fit(
     args: argparse.Namespace,
     device: torch.device,
     describe: dict[str, Any],
-    affordable: Callable[[int], bool] = lambda images: True,
+    reserve: Callable[[int], bool] = lambda images: True,
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
     `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
     better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
-    dataset, image_size). Before a step whose number of images is not `affordable` the epoch ends and is the last one.
+    dataset, image_size). `reserve` is told the number of images before each step, and answers whether that and the
+    validation after it can be paid for; where not, the epoch ends and is the last one.
     A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
-    random state are restored. Raises FloatingPointError on a loss that is not finite, ValueError if the checkpoint to
-    go on from is of another model, or no epoch is affordable.
+    random state are restored. Interrupted in the middle of an epoch, or by an OSError (a black box that does not answer
+    any more), it keeps the steps that are done. Raises FloatingPointError on a loss that is not finite, ValueError if
+    the checkpoint to go on from is of another model, or no epoch can be paid for.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
-    start, best = 0, -math.inf
+    start, best, epoch = 0, -math.inf, None
     if run.checkpoint is not None:
         try:
             model.load_state_dict(run.checkpoint["state_dict"])
             optimizer.load_state_dict(run.checkpoint["optimizer"])
             scheduler.load_state_dict(run.checkpoint["scheduler"])
+            for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = lr  # the new scheduler set it to that of the first step
             set_rng_state(run.checkpoint["rng"])
             start, best = run.checkpoint["epoch"], run.checkpoint["best_metric"]
+            part = run.checkpoint.get("part")
+            epoch = Epoch(**part, buffers=copies(model.buffers())) if part else None
         except (RuntimeError, KeyError, ValueError):
             raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
 
-    epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
-    for epoch in epochs:
-        if not affordable(min(train_loader.batch_size, len(train_loader.dataset))):
-            break
-        began = time.perf_counter()
-        lr = scheduler.get_last_lr()[0]
-        train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, epoch + 1,
-                                     affordable)  # fmt: skip
-        model.eval()
-        with torch.inference_mode(), autocast(device, args.amp):
-            metrics = validate()
-        record = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, **metrics}
-        record["seconds"] = round(time.perf_counter() - began, 2)
-        is_best = metrics[score] >= best  # among equals the later epoch: it has trained longer
-        best = max(best, metrics[score])
-        checkpoint = {
+    def checkpoint(epochs: int) -> dict:
+        return {
             **describe,
             "state_dict": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
-            "epoch": epoch + 1,
+            "epoch": epochs,
             "best_metric": best,
             "rng": get_rng_state(),
             "args": run.args,
         }
-        run.record(record, checkpoint, is_best)
+
+    epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
+    for done in epochs:
+        if not reserve(0 if epoch else min(train_loader.batch_size, len(train_loader.dataset))):
+            break
+        epoch = epoch or Epoch.of(model)
+        began = time.perf_counter()
+        lr = scheduler.get_last_lr()[0]
+        try:
+            train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1,
+                                         epoch, reserve)  # fmt: skip
+            model.eval()
+            with torch.inference_mode(), autocast(device, args.amp):
+                metrics = validate()
+        except (KeyboardInterrupt, OSError):
+            if epoch.steps and epoch.whole:
+                put_back(model.buffers(), epoch.buffers)
+                part = {name: getattr(epoch, name) for name in ("before", "after", "loss", "steps", "images")}
+                run.keep({**checkpoint(done), "part": part})
+            raise
+        epoch = None
+        record = {"epoch": done + 1, "lr": lr, "train_loss": train_loss, **metrics}
+        record["seconds"] = round(time.perf_counter() - began, 2)
+        is_best = metrics[score] >= best  # among equals the later epoch: it has trained longer
+        best = max(best, metrics[score])
+        run.record(record, checkpoint(done + 1), is_best)
         epochs.set_postfix({"loss": f"{train_loss:.4g}", score: f"{metrics[score]:.4g}", "best": f"{best:.4g}"})
     if not run.history:
         raise ValueError(f"{run.path}: the budget is spent, and no epoch was finished; --query_budget must be larger")
@@ -95,28 +134,52 @@ def train_one_epoch(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     device: torch.device,
     amp: bool,
-    epoch: int,
-    affordable: Callable[[int], bool] = lambda images: True,
+    number: int,
+    epoch: Epoch,
+    reserve: Callable[[int], bool] = lambda images: True,
 ) -> float:
-    """One pass over `loader`, or as far as is `affordable`; the mean loss per image. Raises FloatingPointError."""
+    """One pass over `loader`, or the rest of it after `epoch.steps` steps, or as far as can be paid for; the mean loss
+    per image. `epoch` is kept up to date. Raises FloatingPointError."""
     model.train()
-    total, count = torch.zeros((), device=device), 0
-    for step, (images, labels) in enumerate(loader, 1):
-        if not affordable(len(images)):
+    if epoch.steps:
+        set_rng_state(epoch.before)
+    batches = iter(loader)
+    if epoch.steps:
+        for _ in range(epoch.steps):
+            next(batches)
+        set_rng_state(epoch.after)
+    for images, labels in batches:
+        if not reserve(len(images)):
             break
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         with autocast(device, amp):
             loss = loss_fn(images, labels).mean()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} in epoch {epoch}, step {step}; try a lower --lr")
+            raise FloatingPointError(
+                f"loss is {loss.item()} in epoch {number}, step {epoch.steps + 1}; try a lower --lr"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        epoch.whole = False
         optimizer.step()
         scheduler.step()
-        total += loss.detach() * len(images)
-        count += len(images)
-    return (total / count).item()
+        epoch.loss = epoch.loss.to(device) + loss.detach() * len(images)
+        epoch.steps, epoch.images = epoch.steps + 1, epoch.images + len(images)
+        epoch.after, epoch.buffers = get_rng_state(), copies(model.buffers())
+        epoch.whole = True
+    return (epoch.loss / epoch.images).item()
+
+
+def copies(buffers: Iterable[Tensor]) -> list[Tensor]:
+    """What the buffers hold now."""
+    return [buffer.detach().clone() for buffer in buffers]
+
+
+def put_back(buffers: Iterable[Tensor], kept: Iterable[Tensor]) -> None:
+    """Let the buffers hold what `copies` kept of them."""
+    for buffer, value in zip(buffers, kept, strict=True):
+        buffer.copy_(value)
 
 
 def get_rng_state() -> dict:

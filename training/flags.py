@@ -9,17 +9,29 @@ import torch
 
 import cli
 from models.device import resolve_amp, select_device
+from models.foreign import is_foreign
 from training.optim import OPTIMIZERS, SCHEDULES
 from training.zeroth_order import ESTIMATORS, queries_of
 
 # None unless given: without zeroth order they would be ignored, and are refused.
-QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget")
+QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget", "force")
 # The step of finite differences that the rounding of the answers allows, at the denoised image and behind an encoder
 # (results/zeroth_order). tf32: a GPU's convolutions with factors rounded to 10 bits; float32 on a CPU.
 STEPS = {
     "float32": {"DS": 0.005, "AE_DS": 0.005},
     "tf32": {"DS": 0.1, "AE_DS": 0.02},
     "bfloat16": {"DS": 0.5, "AE_DS": 0.05},
+    "labels": {"DS": 1.0, "AE_DS": 0.2},  # of --scores labels: an answer changes where a step crosses a border
+}
+# The pixels of a pass of queries: memory, and on the CPU what its caches hold.
+PIXELS = {"cpu": 64 * 64**2, "cuda": 1024 * 64**2}
+# Flags of some optimisers and schedules, None unless given: (whose, which of them, default). Others refuse them.
+ONLY_OF = {
+    "switch_epoch": ("optimizer", ("AdamThenSGD",), None),
+    "sgd_lr": ("optimizer", ("AdamThenSGD",), None),
+    "momentum": ("optimizer", ("SGD", "AdamThenSGD"), 0.9),
+    "lr_step_size": ("schedule", ("step",), 30),
+    "gamma": ("schedule", ("step",), 0.1),
 }
 # Peak learning rates; estimated gradients are mostly noise (results/Brain_Tumor_64/training).
 RATES = {"FO": 3e-4, "ZO": 3e-5}
@@ -51,11 +63,13 @@ def add_training_flags(
     optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help=f"(peak) learning rate{rates}")
     optimisation.add_argument("--sgd_lr", type=cli.positive_float, metavar="LR",
                               help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)")  # fmt: skip
-    optimisation.add_argument("--momentum", type=cli.non_negative_float, default=0.9, help="of SGD")
+    optimisation.add_argument("--momentum", type=cli.non_negative_float, help="of SGD (default: 0.9)")
     optimisation.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay)
     optimisation.add_argument("--schedule", choices=SCHEDULES, default="onecycle", help="of the learning rate")
-    optimisation.add_argument("--lr_step_size", type=cli.positive_int, default=30, help="epochs per step (step)")
-    optimisation.add_argument("--gamma", type=cli.positive_float, default=0.1, help="factor per step (step)")
+    optimisation.add_argument("--lr_step_size", type=cli.positive_int, metavar="EPOCHS",
+                              help="of --schedule step: epochs per step (default: 30)")  # fmt: skip
+    optimisation.add_argument("--gamma", type=cli.positive_float,
+                              help="of --schedule step: factor per step (default: 0.1)")  # fmt: skip
     run = parser.add_argument_group("run")
     run.add_argument(
         "--outdir", type=Path, required=outdir_required, help="folder of this run: checkpoints, log, curves"
@@ -84,18 +98,21 @@ def add_query_flags(parser: cli.Parser) -> None:
                         help="gradient estimate (default: RGE_orthogonal); guided: by a surrogate's")  # fmt: skip
     zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
     zeroth.add_argument(
-        "--mu", type=cli.positive_float, help="step of the finite differences (default: by --zo_precision)"
+        "--mu", type=cli.positive_float, help="step of the finite differences (default: by --zo_precision, --scores)"
     )
     zeroth.add_argument("--zo_grey", action="store_true", default=None,
                         help="directions that change all channels alike, for grey images; of DS")  # fmt: skip
     zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
                         help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
-    zeroth.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
-    zeroth.add_argument("--zo_precision", choices=list(STEPS),
+    zeroth.add_argument("--zo_batch", type=cli.positive_int,
+                        help="queries per pass (default: 64 of 64 px, on CUDA 1024, fewer of larger ones)")  # fmt: skip
+    zeroth.add_argument("--zo_precision", choices=["float32", "tf32", "bfloat16"],
                         help="of f's answers (default: float32); others are faster, and coarser")  # fmt: skip
     zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
                         "sets --epochs if they would take more")  # fmt: skip
-    zeroth.add_argument("--force", action="store_true", help="even where a step takes more queries than it should")
+    zeroth.add_argument(
+        "--force", action="store_true", default=None, help="even where a step takes more queries than it should"
+    )
 
 
 def check_method(args: argparse.Namespace) -> None:
@@ -103,12 +120,21 @@ def check_method(args: argparse.Namespace) -> None:
     given without it, or does not fit the others."""
     args.lr = args.lr or RATES[args.optimization_method]
     given = [name for name in QUERY_FLAGS if getattr(args, name) is not None]
+    args.force = bool(args.force)
+    if args.latent and args.model_type == "DS":
+        raise ValueError("--latent: DS has no autoencoder; only with --model_type AE_DS")
     if args.optimization_method == "FO":
         if given:
             raise ValueError(f"--{given[0]}: says how gradients are estimated; only with --optimization_method ZO")
         return
+    queried = args.classifier or args.reconstructor
+    if args.zo_precision not in (None, "float32") and queried and is_foreign(queried):
+        raise ValueError(f"--zo_precision {args.zo_precision}: {queried} answers as it does; --mu sets the step")
     args.zo_method, args.zo_precision = args.zo_method or "RGE_orthogonal", args.zo_precision or "float32"
-    args.mu = args.mu or STEPS[args.zo_precision][args.model_type]
+    if args.scores == "labels" and args.model_type == "DS" and args.zo_method != "DCT" and args.mu is None:
+        raise ValueError("--scores labels: no step along a random direction of the denoised image changes a label; use "
+                         "--model_type AE_DS, --zo_method DCT, or a --mu of your own")  # fmt: skip
+    args.mu = args.mu or STEPS["labels" if args.scores == "labels" else args.zo_precision][args.model_type]
     if args.zo_grey and args.model_type == "AE_DS":
         raise ValueError("--zo_grey: a latent has no colours; only with --model_type DS")
     if args.zo_grey and args.zo_method == "guided":
@@ -117,11 +143,11 @@ def check_method(args: argparse.Namespace) -> None:
         raise ValueError("--zo_method guided and --surrogates go together; without ZO, surrogates take f's place")
 
 
-def check_queries(args: argparse.Namespace, dimension: int, images: int, device: torch.device) -> int:
-    """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image. Raises ValueError if it is
-    impossible, or costs too much."""
+def check_queries(args: argparse.Namespace, dimension: int, size: int, images: int, device: torch.device) -> int:
+    """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image (of `size` px). Raises
+    ValueError if it is impossible, or costs too much for `images` of them."""
     args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
-    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
+    args.zo_batch = args.zo_batch or max(1, PIXELS[device.type] // size**2)
     if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
         raise ValueError(f"--q {args.q}: z has only {dimension} numbers, so --zo_method {args.zo_method} has no more")
     queries = queries_of(args.zo_method, args.q)
@@ -144,6 +170,23 @@ def fit_epochs(args: argparse.Namespace, least: int, epoch: int) -> None:
     epochs = min(args.epochs, max(1, round(args.query_budget / epoch)))
     print(f"--query_budget {args.query_budget:,}: an epoch takes {epoch:,} queries; --epochs {epochs}")
     args.epochs = epochs
+    check_switch(args)
+
+
+def check_optimisation(args: argparse.Namespace) -> None:
+    """Set the defaults of ONLY_OF. Raises ValueError if one was given that the optimiser or the schedule ignores."""
+    for name, (whose, which, default) in ONLY_OF.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif getattr(args, whose) not in which:
+            raise ValueError(f"--{name}: only with --{whose} {' or '.join(which)}")
+    check_switch(args)
+
+
+def check_switch(args: argparse.Namespace) -> None:
+    """Raises ValueError if AdamThenSGD would end before it comes to SGD."""
+    if args.switch_epoch is not None and args.switch_epoch >= args.epochs:
+        raise ValueError(f"--switch_epoch {args.switch_epoch}: SGD would never begin, for --epochs is {args.epochs}")
 
 
 def settle(args: argparse.Namespace, path: Path | None, held: dict[str, object]) -> None:
@@ -156,7 +199,9 @@ def settle(args: argparse.Namespace, path: Path | None, held: dict[str, object])
 
 
 def set_up(args: argparse.Namespace) -> torch.device:
-    """Choose the device, resolve `--amp`, seed torch's generators; nothing else in training is random."""
+    """Check what the flags say of the optimisation, choose the device, resolve `--amp`, seed torch's generators;
+    nothing else in training is random. Raises ValueError."""
+    check_optimisation(args)
     device = select_device(args.device)
     args.amp = resolve_amp(args.amp, device)
     torch.manual_seed(args.seed)

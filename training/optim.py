@@ -16,14 +16,10 @@ SCHEDULES = ("onecycle", "step", "cosine", "constant")
 def build_optimizer(
     parameters: Iterable[nn.Parameter], args: argparse.Namespace, steps_per_epoch: int
 ) -> torch.optim.Optimizer:
-    """The optimiser that `--optimizer --lr --momentum --weight_decay --switch_epoch --sgd_lr` ask for. Raises
-    ValueError where one of the last two is given and is not for it."""
+    """The optimiser that `--optimizer --lr --momentum --weight_decay --switch_epoch --sgd_lr` ask for."""
     if args.optimizer == "AdamThenSGD":
         adam_steps = steps_per_epoch * (args.epochs // 3 if args.switch_epoch is None else args.switch_epoch)
         return AdamThenSGD(parameters, args.lr, args.momentum, args.weight_decay, adam_steps, args.sgd_lr)
-    for name in ("switch_epoch", "sgd_lr"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name}: only with --optimizer AdamThenSGD")
     if args.optimizer == "SGD":
         return torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     kind = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam}[args.optimizer]

@@ -4,7 +4,7 @@ args.json            the settings; --resume refuses to go on with others
 metrics.jsonl        one JSON line per epoch
 log.txt              the same as a table
 progress.png         the same as curves
-checkpoint.pth.tar   after the last finished epoch: everything needed to go on
+checkpoint.pth.tar   after the last finished epoch, or where one was interrupted: everything needed to go on
 best.pth.tar         the epoch with the best validation score
 queries.json         of a black box: what was spent, an epoch that failed included
 """
@@ -41,8 +41,9 @@ class RunDirectory:
                 raise ValueError(f"--outdir {outdir}: holds a run already; --resume goes on with it, or name another")
             self._check_settings()
             self.checkpoint = load_checkpoint(self._file("checkpoint.pth.tar"))
-            lines = self._file("metrics.jsonl").read_text().splitlines()
-            self.history = [json.loads(line) for line in lines][: self.checkpoint["epoch"]]
+            if self.checkpoint["epoch"]:
+                lines = self._file("metrics.jsonl").read_text().splitlines()
+                self.history = [json.loads(line) for line in lines][: self.checkpoint["epoch"]]
         counted = self._file("queries.json")
         noted = files.read_json(counted)["queries"] if resume and counted.is_file() else 0
         self.queries: int = max([noted, *(row.get("queries", 0) for row in self.history)])
@@ -59,8 +60,12 @@ class RunDirectory:
         files.write_text(self._file("log.txt"), _table(self.history))
         _plot(self.history, self._file("progress.png"), checkpoint.get("info", {}).get("synthetic", False))
         for name in ("best", "checkpoint") if best else ("checkpoint",):
-            with files.replacing(self._file(f"{name}.pth.tar")) as temporary:
-                torch.save(checkpoint, temporary)
+            self.keep(checkpoint, name)
+
+    def keep(self, checkpoint: dict, name: str = "checkpoint") -> None:
+        """Write a checkpoint alone, as that of an epoch which was interrupted."""
+        with files.replacing(self._file(f"{name}.pth.tar")) as temporary:
+            torch.save(checkpoint, temporary)
 
     def _file(self, name: str) -> Path:
         return self.path / name

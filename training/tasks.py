@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models import load_classifier
+from models.measurements import load_reconstructor
+from pipeline_args import described_classifier, described_reconstructor
 from training import losses, validation
 
 
@@ -65,3 +69,19 @@ def reconstruction(objective: str, measure: Callable[[Tensor], Tensor]) -> Task:
         queries=1 + stability,
         score="val_psnr",
     )
+
+
+def load_task(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict, Task]:
+    """What is to be defended, its description, and what training is for. Raises ValueError where flags contradict."""
+    reconstructs = args.train_objective == "reconstruction"
+    if reconstructs == (args.reconstructor is None) or reconstructs == (args.classifier is not None):
+        needed = "--reconstructor" if reconstructs else "--classifier"
+        raise ValueError(f"--train_objective {args.train_objective} needs {needed}, and no other network")
+    foreign = {"scores": "logits"} if reconstructs else {"measurement": None, "acceleration": None}
+    for name, default in foreign.items():
+        if getattr(args, name) != default:
+            raise ValueError(f"--{name}: not with --train_objective {args.train_objective}")
+    if reconstructs:
+        network, measure, made = load_reconstructor(args.reconstructor, device, **described_reconstructor(args))
+        return network, made, reconstruction(args.objective, measure)
+    return *load_classifier(args.classifier, device, **described_classifier(args)), classification(args.objective)
