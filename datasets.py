@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,7 @@ from images import FITS, RESAMPLING, read_image, to_array
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
 MANIFEST_COLUMNS = ("path", "label", "class", "split", "group", "sha256", "width", "height", "excluded")
+DAY = 24 * 60 * 60
 MANIFEST_VERSION = 2  # of manifest.json: 1 had no number, and no fingerprint of the table
 
 
@@ -222,11 +224,14 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
     how = manifest.info.fit if manifest.info.fit != "resize" else RESAMPLING.name.lower()
     path = manifest.path.parent / "cache" / f"{image_size}px_{channels}ch_{how}_{key}.npy"
     if not path.is_file():
+        for left in path.parent.glob(".*.tmp.npy"):  # of a run that was killed, not of one beside this
+            if left.stat().st_mtime < time.time() - DAY:
+                left.unlink()
         root = Path(manifest.settings["source"])
         with files.replacing(path) as temporary:
             shape = (len(rows), channels, image_size, image_size)
             pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _decode_all([root / row["path"] for row in rows], pixels, manifest.info)
+            _decode_all(rows, root, pixels, manifest.info)
             pixels.flush()
     try:
         return np.load(path, mmap_mode="r")
@@ -234,14 +239,19 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
         raise ValueError(f"{path}: damaged; delete it, and it is made anew") from None
 
 
-def _decode_all(paths: list[Path], out: np.ndarray, info: DatasetInfo) -> None:
-    """Decode and resize every file into `out` (uint8 `[N, C, H, W]`), in parallel (Pillow releases the GIL)."""
+def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: DatasetInfo) -> None:
+    """Decode and resize every file into `out` (uint8 `[N, C, H, W]`), in parallel (Pillow releases the GIL). Raises
+    ValueError if one holds other pixels than the manifest's row says."""
     from tqdm import tqdm
 
     def decode(index: int) -> None:
-        out[index] = to_array(read_image(paths[index], info.window), out.shape[-1], out.shape[1], info.fit)
+        path = root / rows[index]["path"]
+        image = read_image(path, info.window)
+        if hashlib.sha256(image.tobytes()).hexdigest() != rows[index]["sha256"]:
+            raise ValueError(f"{path}: is not the image any more that prepare_data.py found there; run it again")
+        out[index] = to_array(image, out.shape[-1], out.shape[1], info.fit)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(pool.map(decode, range(len(paths))), total=len(paths), desc="decode", disable=None, leave=False)
+        progress = tqdm(pool.map(decode, range(len(rows))), total=len(rows), desc="decode", disable=None, leave=False)
         for _ in progress:
             pass

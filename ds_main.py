@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 import cli
 import files
 from datasets import get_dataset, get_loader
-from models import autocast, build, load_model, names, prepare, takes
+from models import autocast, build, load_model, names, origins, prepare, takes
 from models.measurements import MEASUREMENTS, measurement
 from training import flags, losses, validation
 from training.augmentation import random_affine
@@ -192,7 +192,8 @@ def _dataset(args: argparse.Namespace, split: str, described: dict):
     """The split in the size and with the channels that the denoiser takes."""
     channels, _ = takes(described)
     name = args.dataset or described["dataset"]
-    return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir)
+    trained = origins((args.pretrained_denoiser,))
+    return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir, trained)
 
 
 if __name__ == "__main__":

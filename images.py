@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 DICOM = {".dcm", ".dicom"}
 NIFTI = {".nii", ".nii.gz"}
 KINDS = PICTURES | DICOM | NIFTI
@@ -233,6 +233,8 @@ def _read_nifti(path: Path, number: int | None, window: tuple[float, float] | No
         if number >= volume.shape[2]:
             raise ValueError(f"{path}: has no slice {number}, only {volume.shape[2]}")
         volume = volume[:, :, number]
+    if not volume.size:
+        raise ValueError(f"{path}: has no pixels")
     low, high = window or np.percentile(volume, (1, 99))
     return _stretched(path, np.rot90(volume), low, high)
 

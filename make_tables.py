@@ -92,6 +92,8 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("give certification TSVs with --add or reports of evaluate.py with --empirical")
     certifications = arrange([load(name, path, sigma) for name, path, sigma in args.add])
     reports = [(name, images, read_report(path)) for name, images, path in args.empirical]
+    of_reports = [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
+    of_one_split([(each.path, each.settings) for each in certifications] + of_reports)
     for line in caveats(certifications):
         print(f"make_tables.py: warning: {line}", file=sys.stderr)
     for column in dict.fromkeys(images for _, images, _ in reports):
@@ -140,6 +142,19 @@ def laid_out(name: str, records: list[dict], table: Table, note: str) -> dict[st
         f"{name}.md": to_markdown(table, note),
         f"{name}.tex": to_latex(table, note),
     }
+
+
+def of_one_split(made: list[tuple[Path, dict]]) -> None:
+    """Raises ValueError if two files with these settings are of different splits of one data set: what is a test image
+    to one, a model of the other may have been trained on."""
+    first: dict[str, tuple[Path, str]] = {}
+    for path, settings in made:
+        dataset, manifest = settings.get("dataset"), settings.get("manifest")
+        if dataset is None or manifest is None:
+            continue
+        other, expected = first.setdefault(dataset, (path, manifest))
+        if manifest != expected:
+            raise ValueError(f"{path}: is of another split of {dataset} than {other}; a table is of one")
 
 
 def read_report(path: Path) -> dict:

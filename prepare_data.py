@@ -26,7 +26,7 @@ from preparation.audit import as_text, audit, count_images, counts_text, draw_du
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates
 from preparation.manifest import write_manifest
 from preparation.scan import mean_and_std, read_images
-from preparation.sources import find_images, find_subjects, relabel
+from preparation.sources import find_images, find_subjects, other_files, relabel
 from preparation.splits import FOLDS, assign_splits
 
 
@@ -57,9 +57,9 @@ def get_args_parser() -> cli.Parser:
     form = parser.add_argument_group("form")
     form.add_argument("--fit", choices=FITS, default="resize", help="stretch to a square, or keep the proportions")
     form.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="grey levels of DICOM and NIfTI")
-    form.add_argument("--slices", type=cli.positive_int, default=1,
-                      help="of each NIfTI volume and DICOM file of several frames, from its middle half; a DICOM file "
-                      "of one frame is one image")  # fmt: skip
+    form.add_argument("--slices", type=cli.positive_int,
+                      help="of each NIfTI volume, DICOM file of several frames or DICOM series, from its middle half "
+                      "(default: one; all files of a series)")  # fmt: skip
     form.add_argument("--subjects", type=cli.positive_int, default=200, help="phantoms: subjects, or cell clusters")
     form.add_argument("--phantom_size", type=cli.positive_int, default=96, help="phantoms: side in pixels")
     checks = parser.add_argument_group("audit")
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         info = dataclasses.replace(info, disease=known_classes(args.disease, info.classes))
     root = source if source.is_dir() else source.parent
     find_subjects(records, root, info.group_by)
-    read_images(records, root, info)
+    read_images(records, root, info, target / "cache")
     unreadable = [record for record in records if record.excluded]
 
     # ---- duplicates, splits, audit ----
@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     dealt = [record.path for record in records] if args.leaky else groups
     pictures = group_names(records, near, subjects=False)
     splits = assign_splits(records, dealt, args.protocol, args.seed, args.fold, pictures)
-    findings = audit(records, near, groups, splits, info)
+    findings = audit(records, near, groups, splits, info, other_files(source))
     write_findings(target, findings)
     drawn = draw_duplicates(target / "duplicates.png", findings, records, info.synthetic)
     counts = count_images(records, splits, info.classes)
@@ -113,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
         empty = [class_name for class_name in info.classes if not counts[split][class_name]]
         if empty:
             held = [group for group, held_by in zip(groups, splits, strict=True) if held_by]
-            few = f" ({len(held)} images are only {len(set(held))} groups; --near, --group_by)"
+            few = f" ({len(held)} images are only {len(set(held))} groups; --near, --group_by, --fold 0/3)"
             raise ValueError(f"{source}: too few images, split {split} has none of class {', '.join(empty)}"
                              + few * (len(set(held)) < len(held)))  # fmt: skip
     errors = [found.check for found in findings if found.severity == "error"]
@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
         "label_scheme": args.label_scheme,
         "near": info.near,
         "group_by": info.group_by,
-        "slices": args.slices,
+        "slices": args.slices or 1,
         "seed": args.seed,
         "source": str(root.resolve()),
         "images": len(records),

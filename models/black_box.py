@@ -155,6 +155,5 @@ def export_classifier(checkpoint: Path, path: Path) -> None:
     `load_classifier` must know. Raises what `load_model` and `models.foreign.write_onnx` do."""
     model, made = load_model(checkpoint, "classifier")
     kwargs = made["arch_kwargs"]
-    known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": kwargs["channels"],
-             "num_classes": kwargs["num_classes"], "info": made.get("info")}  # fmt: skip
-    write_onnx(model, known, path)
+    known = {name: made.get(name) for name in ("dataset", "image_size", "info", "manifest")}
+    write_onnx(model, known | {name: kwargs[name] for name in ("channels", "num_classes")}, path)

@@ -118,7 +118,7 @@ def export_reconstructor(checkpoint: Path, path: Path) -> None:
     `load_reconstructor` must know. Raises what that and `models.foreign.write_onnx` do."""
     network, _, made = load_reconstructor(checkpoint)
     known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"]}
-    write_onnx(network, known | made["measurement"], path)
+    write_onnx(network, known | made["measurement"] | {"manifest": made.get("manifest")}, path)
 
 
 def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:

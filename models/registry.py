@@ -14,6 +14,7 @@ from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet
 from models.device import prepare
+from models.foreign import foreign
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import read_tensors
 
@@ -124,11 +125,11 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
 
 
 def origin(path: Path | str) -> tuple[str, str] | None:
-    """The data set that a checkpoint was trained on and the digest of its manifest; None where the file does not tell,
-    as published ones do not."""
+    """The data set that a checkpoint (or an ONNX file made of it) was trained on and the digest of its manifest; None
+    where the file does not tell, as published ones do not."""
     try:
-        checkpoint = read_tensors(path, mmap=True)
-    except (ValueError, FileNotFoundError):  # an ONNX file, a function; whoever loads it says what is wrong
+        checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
+    except (ValueError, FileNotFoundError):  # a function, say; whoever loads it says what is wrong
         return None
     found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
     return found if all(isinstance(each, str) for each in found) else None

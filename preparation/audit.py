@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from preparation.splits import ALSO_IN, GROUP_IN
 
 FEW = 5  # images of a class in a split below which a number on them means nothing
 PAIRS = 48  # of alike images that are drawn
+LARGE = 0.2  # of a class, in one group: as much as a test split has, or more
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
 
 
@@ -41,20 +42,22 @@ class Finding:
 
 
 def audit(
-    records: Sequence[Record], near: Near, groups: Sequence[str], splits: Sequence[str], info: DatasetInfo
-) -> list[Finding]:
-    """Every check, in the order in which a reader wants them."""
+    records: Sequence[Record], near: Near, groups: Sequence[str], splits: Sequence[str], info: DatasetInfo,
+    others: Mapping[str, int] | None = None,
+) -> list[Finding]:  # fmt: skip
+    """Every check, in the order in which a reader wants them; `others` counts the files that were not read, by
+    suffix."""
     return [
-        *check_files(records),
+        *check_files(records, others or {}),
         *check_duplicates(records, near, splits),
         *check_groups(records, groups, splits),
-        *check_balance(records, splits, info),
+        *check_balance(records, groups, splits, info),
         *check_shortcuts(records, groups),
     ]
 
 
-def check_files(records: Sequence[Record]) -> list[Finding]:
-    """Unreadable images, and pixel formats and sizes that are not what most have."""
+def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Finding]:
+    """Unreadable images, files of other kinds, and pixel formats and sizes that are not what most have."""
     readable = [record for record in records if record.sha256]
     broken = [record for record in records if record.excluded.startswith("unreadable")]
     modes = Counter(record.mode for record in readable)
@@ -64,6 +67,8 @@ def check_files(records: Sequence[Record]) -> list[Finding]:
     return [
         _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
                "set aside"),
+        _finding("other files", "note", sum(others.values()),
+                 ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(others.items())), "not read"),
         _found("odd pixel formats", "note", [[r] for r in readable if r.mode not in ("L", "RGB")],
                ", ".join(f"{n} {mode}" for mode, n in modes.most_common()), "read as 8-bit RGB"),
         _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
@@ -144,17 +149,31 @@ def random_split_leak(
     return float(np.mean(leaks))
 
 
-def check_balance(records: Sequence[Record], splits: Sequence[str], info: DatasetInfo) -> list[Finding]:
-    """Classes that a split lacks, or nearly, and how unequal they are."""
+def check_balance(
+    records: Sequence[Record], groups: Sequence[str], splits: Sequence[str], info: DatasetInfo
+) -> list[Finding]:
+    """Classes that a split lacks, or nearly, how unequal they are, and groups so large that no split can be fair."""
     counts = count_images(records, splits, info.classes)
     few = [f"{counts[split][name]} {name} in {split}" for split in SPLITS for name in info.classes
            if counts[split][name] < FEW]  # fmt: skip
     empty = any(counts[split][name] == 0 for split in SPLITS for name in info.classes)
     totals = [sum(counts[split][name] for split in SPLITS) for name in info.classes]
     ratio = max(totals) / max(1, min(totals))
+    held = {(record.source_split, record.class_name) for record in records}
+    published = {split for split, _ in held} - {""}
+    lacking = [f"no {name} in {split}" for split in SPLITS if split in published for name in info.classes
+               if (split, name) not in held]  # fmt: skip
+    owned = Counter((record.class_name, group) for record, group, split in zip(records, groups, splits, strict=True)
+                    if split)  # fmt: skip
+    large = sorted(((n / totals[info.classes.index(name)], name) for (name, _), n in owned.items()
+                    if n >= FEW and n > LARGE * totals[info.classes.index(name)]), reverse=True)  # fmt: skip
     return [
         _finding("classes a split hardly has", "error" if empty else "warning", len(few), "; ".join(few[:4]),
                  "nothing"),
+        _finding("groups too large to deal", "warning", len(large),
+                 "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3]), "nothing"),
+        _finding("classes, published split", "warning", len(lacking), "; ".join(lacking[:4]),
+                 "pooled, unless official"),
         Finding("class imbalance", "warning" if ratio > 3 else "ok", len(info.classes),
                 f"classes; the largest has {ratio:.1f} times the images of the smallest"),
     ]  # fmt: skip
@@ -162,8 +181,9 @@ def check_balance(records: Sequence[Record], splits: Sequence[str], info: Datase
 
 def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Finding]:
     """How far what is no medicine predicts the class: a network may learn that in place of the disease."""
-    found = []
-    for name, (accuracy, chance) in shortcuts(records, groups).items():
+    measured = shortcuts(records, groups)
+    found = [] if measured else [Finding("shortcuts", "note", 0, "too few images or groups to look for them")]
+    for name, (accuracy, chance) in measured.items():
         severity, done = ("warning", "nothing") if accuracy > TEMPTING * chance else ("ok", "")
         detail = f"% balanced accuracy from it alone (chance {chance:.0%})"
         found.append(Finding(f"shortcut: {name}", severity, round(100 * accuracy), detail, done))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from preparation.scan import Record
 
@@ -37,24 +37,41 @@ def near_groups(records: Sequence[Record], near: Near) -> list[list[Record]]:
     return [group for group in members.values() if len({record.sha256 for record in group}) > 1]
 
 
-def near_pairs(thumbnails: np.ndarray, least: float, block: int = 2048) -> list[tuple[int, int, float]]:
-    """(i, j, correlation) of all i < j with a correlation of at least `least`; `thumbnails` uint8 `[N, H, W]`.
+def near_pairs(
+    thumbnails: Sequence[np.ndarray], least: float, block: int = 2048, many: int = 20_000
+) -> list[tuple[int, int, float]]:
+    """(i, j, correlation) of all i < j with a correlation of at least `least`; `thumbnails` N times uint8 `[H, W]`.
 
-    A thumbnail of one grey value correlates with nothing. Memory is `block`² numbers, whatever N is.
+    A thumbnail of one grey value correlates with nothing. Memory is `block`² numbers, whatever N is: where two blocks
+    hold more than `many` pairs, as those of a film do, only so many are returned that join the same images to groups.
     """
+    from tqdm import tqdm
+
     found: list[tuple[int, int, float]] = []
     starts = range(0, len(thumbnails), block)
-    for start in starts:
-        rows = _standardised(thumbnails[start : start + block])
-        for other in starts:
-            if other < start:
-                continue
-            columns = rows if other == start else _standardised(thumbnails[other : other + block])
-            correlation = rows @ columns.T
-            for i, j in np.argwhere(correlation >= least):
-                if start + i < other + j:
-                    found.append((int(start + i), int(other + j), float(correlation[i, j])))
+    both = [(start, other) for start in starts for other in starts if start <= other]
+    for start, other in tqdm(both, desc="compare images", disable=None if len(both) > 3 else True, leave=False):
+        if start == other:
+            rows = columns = _standardised(np.stack(thumbnails[start : start + block]))
+        else:
+            columns = _standardised(np.stack(thumbnails[other : other + block]))
+        correlation = rows @ columns.T
+        alike = np.argwhere(correlation >= least)
+        alike = alike[start + alike[:, 0] < other + alike[:, 1]]
+        if len(alike) > many:
+            alike = _spanning(alike, start, other)
+        found += [(int(start + i), int(other + j), float(correlation[i, j])) for i, j in alike]
     return found
+
+
+def _spanning(pairs: np.ndarray, start: int, other: int) -> np.ndarray:
+    """As few of the pairs `[P, 2]` (of numbers that begin at `start` and `other`) as join the same things."""
+    ends = pairs + (start, other)
+    things, codes = np.unique(ends, return_inverse=True)
+    codes = codes.reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(codes)), (codes[:, 0], codes[:, 1])), shape=(len(things),) * 2)
+    tree = minimum_spanning_tree(graph).tocoo()
+    return things[np.sort(np.stack([tree.row, tree.col], axis=1), axis=1)] - (start, other)
 
 
 def near_duplicates(records: Sequence[Record], least: float | None) -> Near:
@@ -62,7 +79,7 @@ def near_duplicates(records: Sequence[Record], least: float | None) -> Near:
     readable = [i for i, record in enumerate(records) if record.thumbnail is not None]
     if least is None or not readable:
         return []
-    pairs = near_pairs(np.stack([records[i].thumbnail for i in readable]), least)
+    pairs = near_pairs([records[i].thumbnail for i in readable], least)
     return [(readable[i], readable[j], correlation) for i, j, correlation in pairs]
 
 

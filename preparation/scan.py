@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +14,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import files
 from catalogue import DatasetInfo
 from images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64
+READING = 1  # the version of `images.read_image` and `Record`: what another one found is read again
+COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation")
 
 
 @dataclasses.dataclass
@@ -43,27 +48,106 @@ class Record:
     excluded: str = ""
 
 
-def read_images(records: Sequence[Record], source: Path, info: DatasetInfo) -> None:
+def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept: Path) -> None:
     """Decode every image, in parallel, and fill in what `Record` holds of it; one that cannot be read is marked
-    `excluded = "unreadable: …"`."""
+    `excluded = "unreadable: …"`.
+
+    What was found is written to the folder `kept` image by image, and an interrupted or later run reads from there what
+    it holds of files that have the same size and time of change; thumbnails stay on the disk, memory-mapped.
+    """
     from tqdm import tqdm
 
-    def read(record: Record) -> None:
-        path = source / record.path
-        try:
-            pixels = read_image(path, info.window)
-            record.bytes = of_volume(path)[0].stat().st_size
-            _read_header(record, path)
-        except (OSError, ValueError) as error:
-            record.excluded = f"unreadable: {str(error).removeprefix(f'{path}: ')}"
-            return
-        record.width, record.height = pixels.size
-        record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
-        record.thumbnail = to_array(pixels, THUMBNAIL, 1)[0]
+    how = {"reading": READING, "window": info.window, "source": str(source.resolve())}
+    with contextlib.closing(Kept(kept, how)) as known:
+        unread = [record for record in records if not known.fill(record, source)]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(read, records), total=len(records), desc="read images", disable=None, leave=False):
-            pass
+        def read(record: Record) -> tuple[Record, np.ndarray | None]:
+            path = source / record.path
+            try:
+                pixels = read_image(path, info.window)
+                _read_header(record, path)
+            except (OSError, ValueError) as error:
+                record.excluded = f"unreadable: {str(error).removeprefix(f'{path}: ')}"
+                return record, None
+            record.width, record.height = pixels.size
+            record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
+            return record, to_array(pixels, THUMBNAIL, 1)[0]
+
+        done = len(records) - len(unread)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = tqdm(pool.map(read, unread), desc="read images", initial=done, total=len(records), disable=None,
+                         leave=False)  # fmt: skip
+            try:
+                for record, thumbnail in found:
+                    if thumbnail is not None:
+                        known.append(record, source, thumbnail)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # or an interruption would wait for all images
+                raise
+        known.fill_thumbnails(records)
+
+
+class Kept:
+    """What earlier runs read of images: `read.csv`, a line for each, and `thumbnails.bin` in the same order, in
+    `folder`. What was read in another way (other `settings`) is forgotten."""
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        table, self._path = folder / "read.csv", folder / "thumbnails.bin"
+        beside = files.settings_path(table)
+        if not beside.is_file() or files.read_json(beside) != json.loads(json.dumps(settings)):
+            for old in (table, self._path, beside):
+                old.unlink(missing_ok=True)
+        self._table = files.Table(table, COLUMNS, settings, what="--data_dir")
+        self._stream = self._path.open("ab")
+        whole = min(len(self._table.rows), self._stream.tell() // THUMBNAIL**2)
+        self._stream.truncate(len(self._table.rows) * THUMBNAIL**2)
+        self._lines = {row["path"]: (number, row) for number, row in enumerate(self._table.rows) if number < whole}
+        self._count = len(self._table.rows)
+        self._numbers: dict[str, int] = {}
+
+    def fill(self, record: Record, source: Path) -> bool:
+        """Fill in what is known of an image, but for its thumbnail; False if it must be read."""
+        number, row = self._lines.get(record.path, (0, None))
+        try:
+            if row is None or (row["bytes"], row["modified"]) != tuple(map(str, _stamp(source / record.path))):
+                return False
+        except OSError:  # whoever reads it says what is wrong
+            return False
+        for name in COLUMNS[3:]:
+            setattr(record, name, row[name])
+        record.width, record.height, record.bytes = (int(row[name]) for name in ("width", "height", "bytes"))
+        record.quantisation = float(row["quantisation"])
+        self._numbers[record.path] = number
+        return True
+
+    def append(self, record: Record, source: Path, thumbnail: np.ndarray) -> None:
+        """Keep what was read of an image; its line comes last."""
+        record.bytes, modified = _stamp(source / record.path)
+        self._stream.write(thumbnail.tobytes())
+        self._stream.flush()
+        values = (record.path, record.bytes, modified, *(getattr(record, name) for name in COLUMNS[3:]))
+        self._table.append(*values)
+        self._numbers[record.path], self._count = self._count, self._count + 1
+
+    def fill_thumbnails(self, records: Sequence[Record]) -> None:
+        """Give each record that was read its thumbnail, a view of the file."""
+        if self._numbers:
+            self._stream.flush()
+            every = np.memmap(self._path, np.uint8, "r", shape=(self._count, THUMBNAIL, THUMBNAIL))
+            for record in records:
+                if record.path in self._numbers:
+                    record.thumbnail = every[self._numbers[record.path]]
+
+    def close(self) -> None:
+        """Close both files."""
+        self._stream.close()
+        self._table.close(order=lambda line: 0)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of an image's file."""
+    found = of_volume(path)[0].stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:

@@ -10,14 +10,16 @@ table.csv                                             path,label[,group][,split]
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from catalogue import DatasetInfo
-from images import DICOM, KINDS, images_in, of_volume, slices_of, suffix_of
+from images import KINDS, images_in, suffix_of
 from preparation.scan import Record
+from preparation.volumes import choose_slices, owner
 
 SPLIT_FOLDERS = {
     "training": "train",
@@ -29,32 +31,48 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 CROPPED = "CROPPED"
-# Whose a DICOM file is, by the first of these that it tells: anonymised files have lost the patient.
-OWNERS = (("patient", "PatientID"), ("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID"))
 
 
-def find_images(source: Path, info: DatasetInfo | None, slices: int = 1) -> tuple[list[Record], tuple[str, ...]]:
+def find_images(
+    source: Path, info: DatasetInfo | None, slices: int | None = None
+) -> tuple[list[Record], tuple[str, ...]]:
     """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes.
 
     `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume,
-    or a DICOM file of several frames, come `slices` slices, evenly from its middle half. Raises FileNotFoundError if a
-    folder is missing, OSError if one may not be read, ValueError on a class that the data set does not know, on one
-    without images, on fewer than two, or if there is nothing to take several slices of.
+    or a DICOM file of several frames, come `slices` slices (None: one), evenly from its middle half; of a DICOM series
+    in single files so many of these (None: all). Raises FileNotFoundError if a folder is missing, OSError if one may
+    not be read, ValueError on a class that the data set does not know, on one without images, on fewer than two, on two
+    whose names differ in nothing but case, on images outside of classes and splits, or if there is nothing to take
+    several slices of.
     """
     if source.suffix.lower() == ".csv":
         records, classes = _from_table(source, info)
     elif source.is_dir():
         records, classes = _from_folders(source, info)
+    elif source.exists():
+        raise ValueError(f"--source {source}: is neither a folder nor a .csv table")
     else:
         raise FileNotFoundError(f"--source {source}: no such folder")
+    for record in records:
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in record.path):
+            raise ValueError(f"{source}: the name of {record.path!a} is not UTF-8; rename it")
+    spellings = {name.casefold(): name for name in classes}
+    if len(spellings) < len(classes):
+        twice = sorted(name for name in classes if list(map(str.casefold, classes)).count(name.casefold()) > 1)
+        raise ValueError(f"{source}: classes {', '.join(twice)} differ in nothing but case; are they one?")
     if len(classes) < 2:
         raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed, each a folder of images")
     root = source if source.is_dir() else source.parent
-    sliced = [each for record in records for each in _slices(record, root, slices)]
-    if slices > 1 and len(sliced) == len(records):
-        raise ValueError(f"--slices {slices}: {source} holds no NIfTI volume and no DICOM file of several frames; any "
-                         "other file is one image")  # fmt: skip
-    return sorted(sliced, key=lambda record: record.path), classes
+    return sorted(choose_slices(records, root, slices), key=lambda record: record.path), classes
+
+
+def other_files(source: Path) -> Counter[str]:
+    """How many files of which suffix lie in the folders of `source` that are not read as images; hidden ones do not
+    count."""
+    folders = _subfolders(source) if source.is_dir() else []
+    inside = (path for folder in folders for path in folder.rglob("*"))
+    found = (path for path in inside if path.is_file() and not path.name.startswith("."))
+    return Counter(suffix for path in found if (suffix := suffix_of(path)) not in KINDS)
 
 
 def relabel(records: Sequence[Record], scheme: dict[str, str], disease: Sequence[str]) -> tuple[tuple[str, ...], ...]:
@@ -88,9 +106,7 @@ def find_subjects(records: Sequence[Record], source: Path, pattern: str | None) 
             found = find(record.path)
             record.subject = "/".join(map(str, found.groups())) if found.groups() else found[0]
             continue
-        file, number = of_volume(source / record.path)
-        volume = "" if number is None else record.path.rpartition("[")[0]
-        record.subject = (suffix_of(file) in DICOM and _patient(file)) or volume
+        record.subject = owner(record, source)
 
 
 def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
@@ -101,6 +117,11 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
         return records, classes
     folders = _subfolders(source)
     split_folders = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
+    _none_outside(source)
+    for folder in folders if split_folders else ():
+        if folder not in split_folders and (stray := images_in(folder)):
+            raise ValueError(f"{folder}: lies beside {split_folders[0].name}/ and is no split, but holds images "
+                             f"({stray[0].name} …); splits are called {', '.join(SPLIT_FOLDERS)}")  # fmt: skip
     spelled = _spelled(info)
     records: list[Record] = []
     if not split_folders:
@@ -109,6 +130,7 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
                              f"({', '.join(info.classes)})")  # fmt: skip
         records = [r for folder in folders for r in _of_class(folder, source, "", spelled, info)]
     for split_folder in split_folders:
+        _none_outside(split_folder)
         split = SPLIT_FOLDERS[split_folder.name.lower()]
         found = [r for folder in _subfolders(split_folder) for r in _of_class(folder, source, split, spelled, info)]
         _must_hold(info, found, split_folder)
@@ -119,9 +141,19 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
     return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
 
 
+def _none_outside(folder: Path) -> None:
+    """Raises ValueError if images lie in `folder` itself: they are of no class, and must not vanish unseen."""
+    ours = {"duplicates.png"} if (folder / "audit.csv").is_file() else set()
+    stray = sorted(path for path in folder.iterdir() if path.is_file() and suffix_of(path) in KINDS
+                   and not path.name.startswith(".") and path.name not in ours)  # fmt: skip
+    if stray:
+        more = f", nor do {len(stray) - 1} more" if len(stray) > 1 else ""
+        raise ValueError(f"{stray[0]}: lies in no folder of a class{more}")
+
+
 def _subfolders(folder: Path) -> list[Path]:
     """The folders in `folder`, without hidden ones and without what earlier runs of ours wrote beside the images."""
-    ours = any((folder / name).is_file() for name in ("manifest.csv", "audit.csv"))
+    ours = any((folder / name).is_file() for name in ("manifest.csv", "audit.csv", "cache/read.csv"))
     left_out = ("cache", "AT_*", "phantoms_*") if ours else ()
     return sorted(
         path for path in folder.iterdir()
@@ -133,7 +165,7 @@ def _of_class(
     folder: Path, source: Path, split: str, spelled: dict[str, str], info: DatasetInfo | None
 ) -> list[Record]:
     """The images of one class folder. Raises ValueError if it holds none, or a known data set has no such class."""
-    class_name = folder.name
+    class_name = unicodedata.normalize("NFC", folder.name)  # as macOS does not write it
     if info:
         if _plain(folder.name) not in spelled:
             raise ValueError(f"{folder}: unknown class; classes are {', '.join(info.classes)}")
@@ -192,36 +224,10 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         if row["path"] in seen:
             raise ValueError(f"{path}, line {number}: names {row['path']} again, after line {seen[row['path']]}")
         seen[row["path"]] = number
-        class_name = spelled.get(_plain(row["label"])) if info else row["label"]
+        class_name = spelled.get(_plain(row["label"])) if info else unicodedata.normalize("NFC", row["label"])
         if class_name is None:
             raise ValueError(f"{path}, line {number}: unknown class {row['label']!r}; classes are "
                              f"{', '.join(info.classes)}")  # fmt: skip
         records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row["group"]))
     _must_hold(info, records, path)
     return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
-
-
-def _slices(record: Record, source: Path, count: int) -> list[Record]:
-    """A volume's slices, evenly from its middle half; any other record as it is."""
-    try:
-        depth = slices_of(source / record.path)
-    except (OSError, ValueError):  # read_images will say what is wrong with the file
-        depth = None
-    if depth is None:
-        return [record]
-    chosen = {int(depth * (0.25 + 0.5 * (k + 0.5) / count)) for k in range(count)}
-    return [
-        Record(f"{record.path}[{number}]", record.class_name, record.source_split, record.subject)
-        for number in sorted(chosen)
-    ]
-
-
-def _patient(path: Path) -> str:
-    try:
-        import pydicom
-
-        data = pydicom.dcmread(path, stop_before_pixels=True)
-    except Exception:  # read_images will say what is wrong with the file
-        return ""
-    told = ((word, str(data.get(tag) or "").strip()) for word, tag in OWNERS)
-    return next((f"{word} {hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in told if name), "")

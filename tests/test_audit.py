@@ -24,7 +24,7 @@ from preparation.audit import (
 from preparation.duplicates import group_names, near_duplicates, near_pairs
 from preparation.scan import Record, read_images
 from preparation.shortcuts import shortcuts
-from preparation.sources import find_images, find_subjects
+from preparation.sources import find_images, find_subjects, other_files
 from preparation.splits import assign_splits
 
 INFO = DatasetInfo(title="made up", classes=CLASSES)
@@ -51,11 +51,12 @@ def audited(source, protocol="stratified", subjects=None):
     """(records, their splits, findings by check), as prepare_data.py makes them."""
     records, _ = find_images(source, None)
     find_subjects(records, source, subjects)
-    read_images(records, source, INFO)
+    read_images(records, source, INFO, source.parent / "kept")
     near = near_duplicates(records, 0.98)
     groups = group_names(records, near)
     splits = assign_splits(records, groups, protocol, seed=0, pictures=group_names(records, near, subjects=False))
-    return records, splits, {found.check: found for found in audit(records, near, groups, splits, INFO)}
+    found = audit(records, near, groups, splits, INFO, other_files(source))
+    return records, splits, {each.check: each for each in found}
 
 
 def findings_of(source):
@@ -96,12 +97,17 @@ def test_planted_faults(pictures):
     smooth_image(900).convert("P").save(pictures / "no_tumor" / "palette.png")
     smooth_image(901).convert("RGBA").save(pictures / "no_tumor" / "alpha.png")
     smooth_image(902, (20, 50)).save(pictures / "no_tumor" / "small.png")
+    write_sixteen = np.random.default_rng(0).integers(0, 60_000, (64, 64), dtype=np.uint16)
+    Image.fromarray(write_sixteen).save(pictures / "no_tumor" / "sixteen.png")
+    (pictures / "no_tumor" / "outline.dat").write_text("1 2 3")
     found = findings_of(pictures)
+    assert (found["other files"].severity, found["other files"].detail) == ("note", "1 .dat")
     assert found["identical images"].count == 2
     assert found["identical, two labels"].severity == "error"
     assert found["identical, two labels"].images == (("no_tumor/02.png", "pituitary_tumor/copy.png"),)
     assert found["unreadable files"].images == (("no_tumor/torn.png",),)
-    assert {images[0] for images in found["odd pixel formats"].images} == {"no_tumor/palette.png", "no_tumor/alpha.png"}
+    odd = {images[0] for images in found["odd pixel formats"].images}
+    assert odd == {"no_tumor/palette.png", "no_tumor/alpha.png", "no_tumor/sixteen.png"}
     assert found["sides below 32 px"].images == (("no_tumor/small.png",),)
 
 
@@ -242,6 +248,18 @@ def test_near_pairs_do_not_depend_on_the_block():
     assert np.allclose(small, large)
 
 
+def test_many_alike_images_need_no_memory_for_their_pairs():
+    """Two films of 40 frames each, 780 pairs: as few as join the frames of each to one group, whatever the block."""
+    thumbnails = np.random.default_rng(0).integers(0, 256, (2, 8, 8), dtype=np.uint8)[np.arange(80) % 2]
+    records = [Record(path=str(i), class_name="a", sha256=str(i)) for i in range(80)]
+    assert len(near_pairs(thumbnails, 0.98)) == 2 * 780
+    for block in (30, 100):
+        pairs = near_pairs(thumbnails, 0.98, block, many=50)
+        assert len(pairs) < 300
+        assert all(i < j and (j - i) % 2 == 0 for i, j, _ in pairs)
+        assert len(set(group_names(records, pairs))) == 2
+
+
 def test_groups_in_two_splits_are_an_error():
     records = [Record(path=str(i), class_name="a") for i in range(4)]
     _, leak, _ = check_groups(records, ["g", "g", "h", "h"], ["train", "test", "val", "val"])
@@ -257,12 +275,40 @@ def test_what_a_random_split_leaks():
 def test_missing_and_rare_classes():
     records = [Record(path=str(i), class_name=CLASSES[i % 4]) for i in range(40)]
     splits = ["train"] * 16 + ["val"] * 12 + ["test"] * 12
-    few, _ = check_balance(records, splits, INFO)
+    groups = [record.path for record in records]
+
+    def balance(records, splits):
+        found = check_balance(records, groups[: len(records)], splits, INFO)
+        return {each.check: each for each in found}
+
+    few = balance(records, splits)["classes a split hardly has"]
     assert (few.severity, few.count) == ("warning", 12)
-    few, balance = check_balance(records[:1] + records[4:], splits[:-3], INFO)
-    assert balance.severity == "ok"
-    few, _ = check_balance(records, ["train"] * 40, INFO)
-    assert few.severity == "error"
+    assert balance(records[:1] + records[4:], splits[:-3])["class imbalance"].severity == "ok"
+    assert balance(records, ["train"] * 40)["classes a split hardly has"].severity == "error"
+    unequal = records + [Record(path=f"more {i}", class_name=CLASSES[0]) for i in range(25)]
+    groups += [record.path for record in unequal[40:]]
+    assert balance(unequal, splits + ["train"] * 25)["class imbalance"].severity == "warning"
+
+
+def test_a_group_too_large_to_deal():
+    """Half of a class is one patient: wherever that goes, the split is none of 70/10/20."""
+    records = [Record(path=str(i), class_name=CLASSES[i % 4]) for i in range(80)]
+    groups = ["one" if i % 4 == 1 and i < 40 else str(i) for i in range(80)]
+    (found,) = (each for each in check_balance(records, groups, ["train"] * 80, INFO) if "large" in each.check)
+    assert (found.severity, found.count, found.detail) == ("warning", 1, f"one holds 50% of {CLASSES[1]}")
+
+
+def test_a_class_that_the_published_split_has_on_one_side(published):
+    assert audited(published)[2]["classes, published split"].severity == "ok"
+    (published / "Testing" / "new").mkdir()
+    for i in range(12):
+        smooth_image(3000 + i).save(published / "Testing" / "new" / f"{i}.png")
+    records, classes = find_images(published, None)
+    splits = ["train"] * len(records)
+    found = check_balance(records, [r.path for r in records], splits, DatasetInfo(title="", classes=classes))
+    assert ("classes, published split", "warning", "no new in train") in {
+        (f.check, f.severity, f.detail) for f in found
+    }
 
 
 @pytest.mark.parametrize("planted", ["image size", "border", "mean intensity", "how it was saved"])

@@ -150,6 +150,10 @@ def test_models_of_another_split_are_refused(pipeline, data_dir, tmp_path, fails
     run_script(*evaluate)
     run_script(*prepare, "--data_dir", tmp_path / "D", "--fold", "1/5")
     fails(1, (pipeline["classifier"], "another split of Phantom_MRI"), *evaluate)
+    run_script("ds_main", "--mode", "test", "--data_dir", data_dir, "--pretrained_denoiser", pipeline["mse"])
+    for mode in ("test", "train"):
+        fails(1, (pipeline["mse"], "another split"), "ds_main", "--mode", mode, "--data_dir", tmp_path / "D",
+              "--pretrained_denoiser", pipeline["mse"], "--outdir", tmp_path / "more")  # fmt: skip
     certify = ("AE_DS_verify", "--sigma", 0.25, "--outfile", tmp_path / "c.tsv", "--data_dir", tmp_path / "D")
     fails(1, ("another split",), *certify, "--classifier", pipeline["classifier"])
     assert not (tmp_path / "c.tsv").exists()

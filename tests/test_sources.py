@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from conftest import run_script, write_dicom, write_image
 from PIL import Image
 
+import files
 from catalogue import DATASETS, dataset_info
 from datasets import get_dataset, read_manifest
 from images import read_image, to_array
+from preparation import scan
 from preparation.phantom_cytology import _texture
 
 
@@ -186,14 +189,17 @@ def test_nothing_vanishes_unseen(tmp_path, fails, forbid):
     (tmp_path / "S" / "d").mkdir()
     flags = ("prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D")
     fails(1, (tmp_path / "S" / "d", "no images in it", ".png"), *flags)
-    (tmp_path / "S" / "d" / "photo.webp").write_bytes(b"RIFF")
+    (tmp_path / "S" / "d" / "photo.gif").write_bytes(b"GIF")
     fails(1, (tmp_path / "S" / "d", "no images in it"), *flags)
-    (tmp_path / "S" / "d" / "photo.webp").unlink()
+    (tmp_path / "S" / "d" / "photo.gif").unlink()
     (tmp_path / "S" / "d").rmdir()
     for name in ("a/._x.png", "a/.x.tmp.png", "__MACOSX/a/._x.png"):
         (tmp_path / "S" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "S" / name).write_bytes(b"no image")
     assert len(prepare(tmp_path / "S", tmp_path / "D")[0]) == 36
+    write_image(tmp_path / "S" / "stray.png", 7)
+    fails(1, ("stray.png", "no folder of a class"), *flags)
+    (tmp_path / "S" / "stray.png").unlink()
     forbid(tmp_path / "S" / "b")
     fails(1, (tmp_path / "S" / "b", "Permission denied"), *flags)
 
@@ -262,6 +268,88 @@ def test_volumes_and_windows(tmp_path):
     rows, settings = prepare(tmp_path / "S", tmp_path / "D", "--skip_unreadable")
     assert settings["unreadable"] == 1
     assert [row["path"] for row in rows if row["excluded"]] == ["a/1.nii.gz"]
+
+
+def test_what_lies_beside_a_published_split(tmp_path, fails):
+    """A further folder of images, or images in no class; folders without images do not matter."""
+    source = tmp_path / "S"
+    for c, (split, count) in enumerate((("train", 12), ("test", 4))):
+        for name in "ab":
+            fill(source / split / name, count, 10 * c + ord(name))
+    (source / "docs").mkdir()
+    (source / "docs" / "read.me").write_text("…")
+    assert len(prepare(source, tmp_path / "D")[0]) == 32
+    flags = ("prepare_data", "--dataset", "Mine", "--source", source, "--data_dir", tmp_path / "D")
+    write_image(source / "test_set2" / "a" / "0.png", 5)
+    fails(1, (source / "test_set2", "no split", "train"), *flags)
+    (source / "test_set2" / "a" / "0.png").rename(source / "train" / "0.png")
+    fails(1, (source / "train" / "0.png", "no folder of a class"), *flags)
+
+
+def test_spellings_of_class_names(tmp_path, fails):
+    """Composed and decomposed letters are the same (macOS writes the latter); names that differ in case may be."""
+    for c, (split, name) in enumerate((("Training", "b\u00f6se"), ("Training", "gut"), ("Testing", "bo\u0308se"),
+                                       ("Testing", "gut"))):  # fmt: skip
+        fill(tmp_path / "S" / split / name, 10, c)
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D")
+    assert {row["class"] for row in rows} == {"b\u00f6se", "gut"}
+    fill(tmp_path / "S" / "Testing" / "Gut", 3, 9)
+    fails(1, ("Gut, gut", "case"), "prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir",
+          tmp_path / "D")  # fmt: skip
+
+
+def test_names_that_are_not_utf8(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 10, c)
+    (tmp_path / "S" / "a" / "00.png").rename(os.fsdecode(os.fsencode(tmp_path / "S" / "a") + b"/\xff.png"))
+    flags = ("prepare_data", "--dataset", "Mine", "--data_dir", tmp_path / "D", "--source")
+    fails(1, (r"a/\udcff.png", "not UTF-8"), *flags, tmp_path / "S")
+    (tmp_path / "x.xlsx").write_bytes(b"PK")
+    fails(1, ("x.xlsx", "neither a folder nor a .csv"), *flags, tmp_path / "x.xlsx")
+
+
+def test_process_folder(tmp_path):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / "process" / "train" / name, 10, c)
+        fill(tmp_path / "S" / "process" / "test" / name, 4, 10 + c)
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--protocol", "official")
+    assert {row["path"].split("/")[0] for row in rows} == {"process"}
+    assert len(get_dataset("Mine", "test", 8, data_dir=tmp_path / "D")) == 8
+
+
+def test_one_image_for_each_class(tmp_path, fails):
+    for c, name in enumerate("abc"):
+        fill(tmp_path / "S" / name, 1, c)
+    fails(1, ("too few images", "a, b, c"), "prepare_data", "--dataset", "Mine", "--source", tmp_path / "S",
+          "--data_dir", tmp_path / "D")  # fmt: skip
+
+
+def test_an_image_that_changed_after_its_preparation(tmp_path):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 10, c)
+    prepare(tmp_path / "S", tmp_path / "D")
+    write_image(tmp_path / "S" / "a" / "05.png", 77)
+    with pytest.raises(ValueError, match=r"05\.png: is not the image any more"):
+        get_dataset("Mine", "train", 8, data_dir=tmp_path / "D")
+    prepare(tmp_path / "S", tmp_path / "D")
+    assert len(get_dataset("Mine", "train", 8, data_dir=tmp_path / "D"))
+
+
+def test_slices_of_a_series_in_single_files(tmp_path):
+    """In the order of the scan, whatever the files are called, from the middle half; by their number where they tell no
+    position. Without --slices all are taken."""
+    for c, name in enumerate("ab"):
+        for patient in range(6):
+            for k in range(8):
+                values = np.random.default_rng([c, patient, k]).integers(0, 4000, (12, 12))
+                place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 3.0 * k]}
+                told = place if name == "a" else {"InstanceNumber": k}
+                told |= {"PatientID": f"{name}{patient}", "SeriesInstanceUID": f"1.2.{c}.{patient}"}
+                write_dicom(tmp_path / "S" / name / f"{patient}_{(5 * k) % 8}.dcm", values, **told)
+    assert len(prepare(tmp_path / "S", tmp_path / "D")[0]) == 96
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--slices", 2)
+    assert len(rows) == 24
+    assert {row["path"].rpartition("_")[2] for row in rows} == {f"{(5 * k) % 8}.dcm" for k in (3, 5)}
 
 
 def test_dicom_files_group_by_patient(tmp_path):
@@ -336,7 +424,42 @@ def test_too_few_groups_are_called_so(tmp_path, fails):
     fails(1, ("too few images", "18 images are only 2 groups", "--near, --group_by"), *flags, "--group_by", "[ab]/")
 
 
-def test_an_interrupted_preparation_starts_over(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+    """What was read of an image is not read again, unless it changed; the manifest is that of an uninterrupted run."""
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name, 20, c)
+    expected, _ = prepare(tmp_path / "S", tmp_path / "whole")
+    read = scan.read_image
+    seen = []
+
+    def stops(path, window):
+        seen.append(path)
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+        return read(path, window)
+
+    monkeypatch.setattr(scan, "read_image", stops)
+    with pytest.raises(SystemExit) as stopped:
+        prepare(tmp_path / "S", tmp_path / "D")
+    assert stopped.value.code == 130
+    kept = (tmp_path / "D" / "Mine" / "cache" / "read.csv").read_text().splitlines()[1:]
+    assert 20 < len(kept) < 40
+    with (tmp_path / "D" / "Mine" / "cache" / "read.csv").open("a") as stream:
+        stream.write("b/19.png,12")  # torn by a power cut
+    seen[:] = range(100)
+    assert prepare(tmp_path / "S", tmp_path / "D")[0] == expected
+    assert len(seen) - 100 == 40 - len(kept)
+    seen[:] = range(100)
+    write_image(tmp_path / "S" / "a" / "03.png", 555)
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
+    assert len(seen) == 101
+    assert next(row["sha256"] for row in rows if row["path"] == "a/03.png") != expected[3]["sha256"]
+    files.write_json(tmp_path / "D" / "Mine" / "cache" / "read.csv.json", {"reading": 0})
+    prepare(tmp_path / "S", tmp_path / "D")
+    assert len(seen) == 141
+
+
+def test_an_interrupted_manifest_is_found_out(tmp_path, monkeypatch):
     for c, name in enumerate("ab"):
         fill(tmp_path / "S" / name, 10, c)
     expected, _ = prepare(tmp_path / "S", tmp_path / "D")
@@ -351,7 +474,8 @@ def test_an_interrupted_preparation_starts_over(tmp_path, monkeypatch):
     assert stopped.value.code == 130
     assert (tmp_path / "D" / "Mine" / "manifest.csv").read_bytes() == before
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr("files.write_json", stop)  # when the table is written, what it was made with is not yet
+        # when the table is written, what it was made with is not yet
+        patched.setattr("preparation.manifest.files.write_json", stop)
         prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
     with pytest.raises(
         ValueError, match=r"manifest\.csv: is not the table that manifest\.json .*written halfway.*; run: "

@@ -1,0 +1,99 @@
+"""Volumes, and scans in many files: which of their slices are taken, and whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from images import DICOM, of_volume, slices_of, suffix_of
+from preparation.scan import Record
+
+# Whose a DICOM file is, by the first of these that it tells: anonymised files have lost the patient.
+OWNERS = (("patient", "PatientID"), ("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID"))
+
+
+def choose_slices(records: Sequence[Record], source: Path, slices: int | None) -> list[Record]:
+    """Of each volume, DICOM file of several frames and (where `slices` is given) DICOM series in single files so many
+    slices, evenly from its middle half, None: one, and every file of a series. Other records stay as they are. Raises
+    ValueError if there is nothing to take several of."""
+    kept, series = (records, 0) if slices is None else _of_series(records, source, slices)
+    sliced = [each for record in kept for each in _of_volume(record, source, slices or 1)]
+    if slices is not None and slices > 1 and len(sliced) == len(kept) and not series:
+        raise ValueError(f"--slices {slices}: {source} holds no NIfTI volume, no DICOM file of several frames and no "
+                         "series of files; any other file is one image")  # fmt: skip
+    return sliced
+
+
+def owner(record: Record, source: Path) -> str:
+    """The patient of a DICOM file (where that is not told: study, series), whose name is hashed; a slice's volume; ""
+    where neither is known."""
+    file, number = of_volume(source / record.path)
+    volume = "" if number is None else record.path.rpartition("[")[0]
+    return (suffix_of(file) in DICOM and _patient(file)) or volume
+
+
+def middle(count: int, slices: int) -> set[int]:
+    """So many of `count` numbers, evenly from their middle half."""
+    return {int(count * (0.25 + 0.5 * (k + 0.5) / slices)) for k in range(slices)}
+
+
+def _of_volume(record: Record, source: Path, count: int) -> list[Record]:
+    """A volume's slices, evenly from its middle half; any other record as it is."""
+    try:
+        depth = slices_of(source / record.path)
+    except (OSError, ValueError):  # read_images will say what is wrong with the file
+        depth = None
+    if depth is None:
+        return [record]
+    return [
+        Record(f"{record.path}[{number}]", record.class_name, record.source_split, record.subject)
+        for number in sorted(middle(depth, count))
+    ]
+
+
+def _of_series(records: Sequence[Record], source: Path, count: int) -> tuple[list[Record], int]:
+    """The records without those DICOM files of one frame of which their series has more than the `count` that are
+    taken, evenly from its middle half in the order of the scan; (they, the number of such series)."""
+    series: dict[tuple[str, str], list[tuple[float, Record]]] = defaultdict(list)
+    for record in records:
+        path = source / record.path
+        told = _tags(path) if suffix_of(path) in DICOM else None
+        if told is not None and int(told.get("NumberOfFrames") or 1) == 1 and told.get("SeriesInstanceUID"):
+            series[record.class_name, str(told.SeriesInstanceUID)].append((_place(told), record))
+    left_out: set[str] = set()
+    large = [files for files in series.values() if len(files) > count]
+    for files in large:
+        ordered = [record for _, record in sorted(files, key=lambda each: (each[0], each[1].path))]
+        left_out |= {record.path for k, record in enumerate(ordered) if k not in middle(len(ordered), count)}
+    return [record for record in records if record.path not in left_out], len(large)
+
+
+def _place(told) -> float:
+    """Where a slice lies along the axis of its scan (position along the normal of its plane; else its number)."""
+    try:
+        row, column = (np.array(told.ImageOrientationPatient[k : k + 3], dtype=float) for k in (0, 3))
+        return float(np.cross(row, column) @ np.array(told.ImagePositionPatient, dtype=float))
+    except (AttributeError, TypeError, ValueError):
+        return float(told.get("InstanceNumber") or 0)
+
+
+def _tags(path: Path):
+    """The header of a DICOM file; None where it cannot be read."""
+    try:
+        import pydicom
+
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except Exception:  # read_images will say what is wrong with the file
+        return None
+
+
+def _patient(path: Path) -> str:
+    data = _tags(path)
+    if data is None:
+        return ""
+    told = ((word, str(data.get(tag) or "").strip()) for word, tag in OWNERS)
+    return next((f"{word} {hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in told if name), "")
