@@ -40,6 +40,7 @@ from models import (
     origins,
     prepare,
 )
+from pipeline_args import described_classifier, described_reconstructor
 from training import flags, losses
 from training.augmentation import random_affine
 from training.engine import fit
@@ -100,7 +101,8 @@ def main(args: argparse.Namespace) -> None:
     device = flags.set_up(args)
 
     # ---- models ----
-    network, made, task = load_task(args, device)
+    described = described_classifier(args) if args.reconstructor is None else described_reconstructor(args)
+    network, made, task = load_task(args, device, described)
     surrogates = load_surrogates(args.surrogates, made, device)
     if isinstance(network, Queried) and not (zeroth_order or surrogates):
         raise ValueError(f"{network.name}: gives no gradients; use --optimization_method ZO or --surrogates")

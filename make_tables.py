@@ -152,7 +152,12 @@ def of_one_split(made: list[tuple[Path, dict]]) -> None:
         dataset, manifest = settings.get("dataset"), settings.get("manifest")
         if dataset is None or manifest is None:
             continue
-        other, expected = first.setdefault(dataset, (path, manifest))
+        split = settings.get("split")
+        of = (
+            dataset,
+            None if split in ("train", "val", "test") else split,
+        )  # attacked images have a manifest of their own
+        other, expected = first.setdefault(of, (path, manifest))
         if manifest != expected:
             raise ValueError(f"{path}: is of another split of {dataset} than {other}; a table is of one")
 

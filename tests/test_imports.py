@@ -24,7 +24,7 @@ ALLOWED = {
     "attacks/generate": {"attacks", "pipeline_args", "models", "datasets"},
     "attacks/check_certificates": {"attacks", "pipeline_args", "models", "catalogue", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "pipeline_args", "models", "datasets"},
-    "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
+    "evaluate_reconstruction": {"attacks", "pipeline_args", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
     "reproduce": {"workflow"},
     "workflow": set(),

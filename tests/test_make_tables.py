@@ -233,6 +233,21 @@ def test_torn_line_and_different_images_warn_but_do_not_stop(two, tmp_path, caps
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_table_is_of_one_split_of_the_data(tmp_path, capsys):
+    """Attacked images have a manifest of their own; that of the test split must be one."""
+    shared = {"sigma": 0.25, "dataset": "Brain_Tumor", "N0": 100, "N": 1000, "alpha": 0.001}
+    one, other, attacked = (
+        write_tsv(tmp_path / f"{name}.tsv", GOOD, **shared, split=split, manifest=digest)
+        for name, split, digest in (("one", "test", "aa"), ("other", "val", "bb"), ("attacked", "PGD", "cc"))
+    )
+    make_tables("--add", f"A={one}", f"B={attacked}", "--outdir", tmp_path / "fine")
+    capsys.readouterr()
+    code, message = fails(capsys, "--add", f"A={one}", f"B={other}", "--outdir", tmp_path / "no")
+    assert code == 1
+    assert f"{other}: is of another split of Brain_Tumor than {one}" in message
+    assert not (tmp_path / "no").exists()
+
+
 def test_help_shows_the_example(capsys):
     with pytest.raises(SystemExit) as stopped:
         make_tables("--help")

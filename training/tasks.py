@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models import load_classifier
 from models.measurements import load_reconstructor
-from pipeline_args import described_classifier, described_reconstructor
 from training import losses, validation
 
 
@@ -71,8 +71,11 @@ def reconstruction(objective: str, measure: Callable[[Tensor], Tensor]) -> Task:
     )
 
 
-def load_task(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict, Task]:
-    """What is to be defended, its description, and what training is for. Raises ValueError where flags contradict."""
+def load_task(
+    args: argparse.Namespace, device: torch.device, described: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any], Task]:
+    """What is to be defended, its description, and what training is for; `described` is what the flags say of the
+    network. Raises ValueError where flags contradict."""
     reconstructs = args.train_objective == "reconstruction"
     if reconstructs == (args.reconstructor is None) or reconstructs == (args.classifier is not None):
         needed = "--reconstructor" if reconstructs else "--classifier"
@@ -82,6 +85,6 @@ def load_task(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module
         if getattr(args, name) != default:
             raise ValueError(f"--{name}: not with --train_objective {args.train_objective}")
     if reconstructs:
-        network, measure, made = load_reconstructor(args.reconstructor, device, **described_reconstructor(args))
+        network, measure, made = load_reconstructor(args.reconstructor, device, **described)
         return network, made, reconstruction(args.objective, measure)
-    return *load_classifier(args.classifier, device, **described_classifier(args)), classification(args.objective)
+    return *load_classifier(args.classifier, device, **described), classification(args.objective)
