@@ -78,7 +78,7 @@ def get_args_parser() -> cli.Parser:
     flags.add_query_flags(parser)
     flags.add_training_flags(
         parser,
-        lr=None,
+        lr="{FO:g}; with --optimization_method ZO {ZO:g}".format(**flags.RATES),
         epochs=40,
         weight_decay=1e-4,
         dataset_help="name of a prepared data set (default: the one f was trained on)",

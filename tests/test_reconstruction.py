@@ -64,6 +64,7 @@ def reconstructor(tmp_path_factory, data_dir):
 def test_training_one(reconstructor):
     network, measure, made = load_reconstructor(reconstructor)
     assert made["measurement"] == {"kind": "undersampled", "acceleration": 2.0, "seed": 0}
+    assert made["args"]["lr"] == 5e-4
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert network(measure(images)).shape == images.shape

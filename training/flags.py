@@ -39,14 +39,14 @@ RATES = {"FO": 3e-4, "ZO": 3e-5}
 
 def add_training_flags(
     parser: cli.Parser,
-    lr: float | None,
+    lr: float | str,
     epochs: int,
     weight_decay: float,
     dataset_help: str,
     outdir_required: bool = True,
 ) -> None:
-    """Add data, optimisation and run flags; the defaults that differ between scripts are arguments. Without an `lr`,
-    `check_method` sets it."""
+    """Add data, optimisation and run flags; the defaults that differ between scripts are arguments. An `lr` in words
+    tells what the script itself sets where none is given."""
     parser.add_data_flags(dataset_help)
     loading = parser.add_argument_group("loading")
     loading.add_argument("--workers", type=cli.non_negative_int, default=0, help="loader processes (images are cached)")
@@ -59,8 +59,8 @@ def add_training_flags(
     optimisation.add_argument("--optimizer", choices=OPTIMIZERS, default="AdamW")
     optimisation.add_argument("--switch_epoch", type=cli.positive_int, metavar="EPOCH",
                               help="of AdamThenSGD: the last one with Adam (default: a third of all)")  # fmt: skip
-    rates = "" if lr else f" (default: {RATES['FO']:g}; with --optimization_method ZO {RATES['ZO']:g})"
-    optimisation.add_argument("--lr", type=cli.positive_float, default=lr, help=f"(peak) learning rate{rates}")
+    rate, words = (None, f" (default: {lr})") if isinstance(lr, str) else (lr, "")
+    optimisation.add_argument("--lr", type=cli.positive_float, default=rate, help=f"(peak) learning rate{words}")
     optimisation.add_argument("--sgd_lr", type=cli.positive_float, metavar="LR",
                               help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)")  # fmt: skip
     optimisation.add_argument("--momentum", type=cli.non_negative_float, help="of SGD (default: 0.9)")
