@@ -262,8 +262,7 @@ def test_resumed_equals_uninterrupted(train, script, flags, monkeypatch):
     same_weights(whole / "checkpoint.pth.tar", again / "checkpoint.pth.tar")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("step", [3, 11])
+@pytest.mark.parametrize(("error", "step"), [(OSError, 3), (KeyboardInterrupt, 11)])
 def test_interrupted_in_an_epoch_equals_uninterrupted(train, error, step, monkeypatch):
     """In the first epoch (of 8 steps) and in the second: the steps done are kept, batch norm's statistics too."""
     flags = ("--arch", "dncnn", "--epochs", 2)
