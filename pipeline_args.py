@@ -22,8 +22,8 @@ def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the network that reconstructs, for `models.measurements.load_reconstructor`."""
-    names = ("seed", "dataset", "image_size", "channels", "acceleration")
-    return {name: getattr(args, name) for name in names} | {"kind": args.measurement}
+    names = ("seed", "dataset", "image_size", "channels", "measurement", "acceleration")
+    return {name: getattr(args, name) for name in names}
 
 
 def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:

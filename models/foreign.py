@@ -132,7 +132,7 @@ def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tupl
 
 def must_agree(flag: str, spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
     """Raises ValueError if a network is known to be another than is described."""
-    for name in ("image_size", "channels", "num_classes", "kind", "acceleration"):
+    for name in ("image_size", "channels", "num_classes", "measurement", "acceleration"):
         if described.get(name) not in (None, known.get(name, described.get(name))):
             raise ValueError(f"{flag} {spec}: is made for {name} {known[name]}, not {described[name]}")
 

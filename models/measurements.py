@@ -89,7 +89,7 @@ def load_reconstructor(
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor], dict[str, Any]]:
     """(network, its measurement, description) of what `--reconstructor` names: a file that `ds_main.py --model
     reconstructor` wrote, which knows all of it, or something foreign (`models.foreign`), of which `described` says
-    `dataset`, `image_size`, `channels` and the `kind` of measurement, with its `acceleration`; `seed` chooses its lines
+    `dataset`, `image_size`, `channels` and the kind of `measurement`, with its `acceleration`; `seed` chooses its lines
     or its matrix. The kind may also be a function, `package.module:function`, from images to measured ones, as arrays.
 
     Raises FileNotFoundError or ValueError.
@@ -99,17 +99,20 @@ def load_reconstructor(
         if "measurement" not in made:
             raise ValueError(f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py "
                              "--model reconstructor")  # fmt: skip
-        known = {"image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"], **made["measurement"]}
+        known = _known(made)
         must_agree("--reconstructor", spec, known, described)
         return Reconstructor(net).eval(), _measurement(known), made
     function, known, retries = foreign("--reconstructor", spec)
     must_agree("--reconstructor", spec, known, described)
     given = {name: value for name, value in described.items() if value is not None}
     known = {"acceleration": 4.0, "seed": seed, **known, **given}
-    must_be_told("--reconstructor", spec, known, ("dataset", "image_size", "channels", "kind"))
-    made = {"dataset": known["dataset"], "image_size": known["image_size"],
-            "arch_kwargs": {"channels": known["channels"]},
-            "measurement": {name: known[name] for name in ("kind", "acceleration", "seed")}}  # fmt: skip
+    must_be_told("--reconstructor", spec, known, ("dataset", "image_size", "channels", "measurement"))
+    made = {
+        "dataset": known["dataset"],
+        "image_size": known["image_size"],
+        "arch_kwargs": {"channels": known["channels"]},
+        "measurement": {"kind": known["measurement"], "acceleration": known["acceleration"], "seed": known["seed"]},
+    }
     return QueriedReconstructor(function, f"--reconstructor {spec}", retries).eval(), _measurement(known), made
 
 
@@ -117,12 +120,19 @@ def export_reconstructor(checkpoint: Path, path: Path) -> None:
     """Write the reconstruction network of a checkpoint as ONNX, measured images → images, with what
     `load_reconstructor` must know. Raises what that and `models.foreign.write_onnx` do."""
     network, _, made = load_reconstructor(checkpoint)
-    known = {"dataset": made["dataset"], "image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"]}
-    write_onnx(network, known | made["measurement"] | {"manifest": made.get("manifest")}, path)
+    write_onnx(network, _known(made) | {name: made.get(name) for name in ("dataset", "manifest")}, path)
+
+
+def _known(made: dict[str, Any]) -> dict[str, Any]:
+    """What the description of a network says of its images and its measurement, by flag."""
+    measured = made["measurement"]
+    return {"image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"],
+            "measurement": measured["kind"], "acceleration": measured["acceleration"],
+            "seed": measured["seed"]}  # fmt: skip
 
 
 def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    kind, shape = known["kind"], (known["channels"], known["image_size"])
+    kind, shape = known["measurement"], (known["channels"], known["image_size"])
     if kind in MEASUREMENTS:
         return measurement(kind, *shape, known["acceleration"], known["seed"])
     if not is_foreign(kind):

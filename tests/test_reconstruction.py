@@ -129,7 +129,7 @@ def test_one_that_may_only_be_queried(reconstructor, pipeline, data_dir, tmp_pat
     assert table[0]["rmse"] < 1e-4  # what is halved and doubled
     no = ("--outdir", tmp_path / "no")
     fails(1, ("--reconstructor", "no gradients", "ZO"), *task, *service, *told, *no)
-    fails(1, ("scanner:reconstruct", "dataset, image_size, channels, kind"), *task, *zo, *service[:2], *no)
+    fails(1, ("scanner:reconstruct", "dataset, image_size, channels, measurement"), *task, *zo, *service[:2], *no)
     fails(1, (onnx, "acceleration 2.0, not 3.0"), *task, *zo, "--reconstructor", onnx, "--acceleration", 3, *no)
     fails(1, (reconstructor, "image_size 32, not 64"), *task, "--reconstructor", reconstructor, "--image_size", 64, *no)
     fails(1, ("--measurement radon", "gaussian"), *task, *zo, *service[:2], "--measurement", "radon", *told, *no)
