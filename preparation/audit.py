@@ -73,6 +73,9 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
                ", ".join(f"{n} {mode}" for mode, n in modes.most_common()), "read as 8-bit RGB"),
         _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
                f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}", "kept"),
+        _found("orientation and pages", "note", [[r] for r in readable if r.passed_over],
+               ", ".join(f"{n} with {what}" for what, n in Counter(
+                   r.passed_over for r in readable if r.passed_over).most_common()), "as stored, first page"),
     ]  # fmt: skip
 
 

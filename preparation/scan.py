@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 import files
 from catalogue import DatasetInfo
 from images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64
-READING = 1  # the version of `images.read_image` and `Record`: what another one found is read again
-COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation")
+READING = 2  # the version of `images.read_image` and `Record`: what another one found is read again
+COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation", "passed_over")
 
 
 @dataclasses.dataclass
@@ -30,7 +30,8 @@ class Record:
     `source_split` is the published one: train, val, test, or "" where there is none. `subject` names whose image it is
     where that is known, else "". `sha256` is of the decoded RGB pixels; `thumbnail` is grey, uint8 `[64, 64]`; `mode`,
     `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's first table, of luminance (small:
-    high quality). `excluded` holds the reason why the image is set aside, or "".
+    high quality), `passed_over` what is not heeded: an orientation in the header, further pages. `excluded` holds the
+    reason why the image is set aside, or "".
     """
 
     path: str
@@ -44,6 +45,7 @@ class Record:
     mode: str = ""
     format: str = ""
     quantisation: float = 0.0
+    passed_over: str = ""
     bytes: int = 0
     excluded: str = ""
 
@@ -169,3 +171,6 @@ def _read_header(record: Record, path: Path) -> None:
         record.mode, record.format = image.mode, image.format
         tables = getattr(image, "quantization", None)
         record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
+        pages = getattr(image, "n_frames", 1)
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # Pillow turns TIFF
+        record.passed_over = "an orientation in the header" if turned else "further pages" if pages > 1 else ""

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import CLASSES, run_script, write_image
-from PIL import Image, ImageEnhance
+from PIL import ExifTags, Image, ImageEnhance
 
 import files
 from catalogue import DatasetInfo
@@ -109,6 +109,22 @@ def test_planted_faults(pictures):
     odd = {images[0] for images in found["odd pixel formats"].images}
     assert odd == {"no_tumor/palette.png", "no_tumor/alpha.png", "no_tumor/sixteen.png"}
     assert found["sides below 32 px"].images == (("no_tumor/small.png",),)
+
+
+def test_what_a_viewer_would_show_otherwise(pictures):
+    """An orientation in the header and further pages are reported; that of a TIFF is heeded, by Pillow."""
+    folder, turned = pictures / "no_tumor", Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    tall = smooth_image(903, (64, 96))
+    tall.save(folder / "turned.jpg", exif=turned)
+    tall.save(folder / "turned.tif", tiffinfo={ExifTags.Base.Orientation: 6})
+    tall.save(folder / "pages.tif", save_all=True, append_images=[smooth_image(904), smooth_image(905)])
+    records, _, found = audited(pictures)
+    read = {record.path: record for record in records}
+    assert found["orientation and pages"].images == (("no_tumor/pages.tif",), ("no_tumor/turned.jpg",))
+    assert found["orientation and pages"].severity == "note"
+    assert read["no_tumor/turned.jpg"].height == read["no_tumor/pages.tif"].height == 96
+    assert read["no_tumor/turned.tif"].height == 64
 
 
 @pytest.fixture
