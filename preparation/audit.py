@@ -86,18 +86,22 @@ def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str
     split_of = dict(zip((record.path for record in records), splits, strict=True))
     done = functools.partial(_done, split_of=split_of, left_out=(ALSO_IN,))
     superfluous = sum(len(group) - 1 for group in identical)
+    testing = sum(record.source_split == "test" for record in records)
     found = []
     for kind, members, wrong in (("identical", identical, "error"), ("nearly identical", alike, "warning")):
         across = [group for group in members if len({record.source_split for record in group}) > 1]
         conflicting = [group for group in members if len({record.class_name for record in group}) > 1]
+        leaked = sum(record.source_split == "test" for group in across for record in group)
         detail = (
             f"groups, {superfluous} images superfluous" if kind == "identical" else "groups beyond the identical ones"
         )
         found += [
             _found(f"{kind} images", "note", members, detail, done(members)),
-            _found(f"{kind}, published split", "warning", across, "groups in two of its splits", done(across)),
+            _found(f"{kind}, published split", "warning", across,
+                   f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
+                   done(across)),
             _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong", done(conflicting)),
-        ]
+        ]  # fmt: skip
     return found
 
 

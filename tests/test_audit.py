@@ -156,6 +156,7 @@ def test_the_published_split(published):
         ("Testing/no_tumor/s01_jpeg.jpg", "Training/no_tumor/s01.png"),
     )
     for kind in ("identical", "nearly identical"):
+        assert found[f"{kind}, published split"].detail == "groups in two of its splits, with 1 of its 18 test images"
         assert found[f"{kind}, published split"].done == "1 images left out of training or validation"
     groups = found["groups, published split"]
     assert (groups.severity, groups.count) == ("warning", 6)
