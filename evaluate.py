@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- the pipeline and its images ----
     pipeline = open_pipeline(args, device)
     told = args.noise_sd if args.denoiser_sd is None else args.denoiser_sd
-    base_classifier = pipeline.at(told, resolve_amp(args.amp, device))
+    base_classifier = pipeline.at(told, resolve_amp(args.amp, device), gradients=False)
     dataset = open_images(args, pipeline, args.split)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()

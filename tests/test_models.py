@@ -13,7 +13,7 @@ from torch import nn
 
 from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
 from models.denoisers import NAFBlock
-from models.inference import frozen
+from models.inference import answering, frozen
 from models.normalize import Normalize
 
 
@@ -171,6 +171,24 @@ def test_frozen_networks_compute_the_same():
             torch.testing.assert_close(fast(x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
         assert any(isinstance(module, nn.BatchNorm2d) for module in fast.modules()) != folds
         assert not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arch", "faster"), [("resnet18", True), ("cifar_resnet20", False), ("vgg11_bn", False), ("densenet121", False)]
+)
+def test_answers_alone_are_the_same(arch, faster):
+    """A ResNet stays in oneDNN's layout, at any batch size and from either layout of images; others are left alone."""
+    torch.manual_seed(0)
+    net = frozen(build(arch, num_classes=4, image_size=32))
+    fast = answering(net)
+    x86 = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+    assert (fast is not net) == (faster and x86)
+    assert answering(nn.Sequential(nn.Conv2d(3, 3, 3))).__class__ is nn.Sequential
+    x = torch.rand(5, 3, 32, 32)
+    with torch.inference_mode():
+        expected = net(x)
+        for images in (x, x.to(memory_format=torch.channels_last), x[:1]):
+            torch.testing.assert_close(fast(images), expected[: len(images)], rtol=1e-4, atol=1e-5)
 
 
 def test_nafnet_scales_its_residuals():
