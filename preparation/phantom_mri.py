@@ -2,6 +2,8 @@
 
 A head is a stack of soft ellipsoids, as in the Shepp-Logan phantom. Head coordinates: x to the side, y forward, z up,
 in units of half the head's length, z = 0 at the sella. An image is one level z of it, so a subject's slices agree.
+
+Left out of what the real set holds: sagittal and coronal slices, T1 without contrast and T2, lettering, borders.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-VERSION = 1  # of what is drawn: raise it with every change of a pixel, so that no stale image is used
+VERSION = 2  # of what is drawn: raise it with every change of a pixel, so that no stale image is used
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 GLIOMA, MENINGIOMA, NO_TUMOR, PITUITARY = range(len(CLASSES))
 
@@ -24,6 +26,7 @@ SCALP, SKULL, DURA = 0.055, 0.115, 0.135  # depth below the skin at which each o
 
 # Grey levels on [0, 1]; those of the brain vary by subject.
 BONE, AIR, FLUID, MUSCLE = 0.05, 0.02, 0.1, 0.3
+WHITE = 0.88  # what is shown as white
 
 # Paired and midline structures, painted in this order: centre (|x|, y, z), radii, in-plane angle (degrees), tissue.
 ANATOMY = (
@@ -75,6 +78,7 @@ class Subject:
     vessel: float  # grey level of enhancing vessels
     bias: tuple[float, float, float]  # slopes of the bias field along x and y, and its dip in the middle
     noise: float  # standard deviation of the receiver noise
+    black: float  # what is shown as black, in standard deviations of the noise: air is not quite dark otherwise
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ def draw_subject(rng: np.random.Generator) -> Subject:
         vessel=rng.uniform(0.5, 0.8),
         bias=tuple(rng.normal((0, 0, 0.12), (0.08, 0.08, 0.08))),
         noise=rng.uniform(0.01, 0.03),
+        black=rng.uniform(1.0, 3.5),
     )
 
 
@@ -194,7 +199,9 @@ def mri_slice(label: int, subject: Subject, position: float, size: int = 96) -> 
     image = _render(subject, lesion, z, size)
     rng = np.random.default_rng([subject.seed, label, round(position * 1e6)])
     real, imaginary = rng.normal(0, subject.noise, (2, size, size))
-    return np.round(255 * np.clip(np.hypot(image + real, imaginary), 0, 1)).astype(np.uint8)
+    black = subject.black * subject.noise
+    shown = (np.hypot(image + real, imaginary) - black) / (WHITE - black)
+    return np.round(255 * np.clip(shown, 0, 1)).astype(np.uint8)
 
 
 def write_phantom_mri(
