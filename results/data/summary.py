@@ -26,12 +26,35 @@ def accuracies(name: str, split: str) -> np.ndarray:
     )
 
 
+def findings(name: str) -> dict[str, dict[str, str]]:
+    """Check → its line of the audit."""
+    with (HERE / f"{name}_audit.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["check"]: row for row in csv.DictReader(stream) if not row["images"]}
+
+
 def shortcuts(name: str) -> dict[str, int]:
     """Trait → balanced accuracy in percent of a forest that sees nothing else."""
-    with (HERE / f"{name}_audit.csv").open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["check"].startswith("shortcut: ") and not row["images"]]
-    return {row["check"].removeprefix("shortcut: "): int(row["count"]) for row in rows}
+    return {
+        check.removeprefix("shortcut: "): int(row["count"])
+        for check, row in findings(name).items()
+        if check.startswith("shortcut: ")
+    }
 
+
+def cell(row: dict[str, str]) -> str:
+    """What a check found; bold where it is a warning."""
+    count, detail = row["count"], row["detail"]
+    if count == "0":
+        return f"none {detail}" if detail.startswith("of ") else "none"
+    between = "" if detail[0] == "%" else "; " if detail[0].isdigit() else " "
+    text = f"{count}{between}{detail}"
+    return f"**{text}**" if row["severity"] in ("warning", "error") else text
+
+
+lines = [f"| check | {' | '.join(SETS.values())} |", "| --- | --- | --- |"]
+audits = [findings(name) for name in SETS]
+lines += [f"| {check} | {' | '.join(cell(audit[check]) for audit in audits)} |" for check in audits[0]]
+(HERE / "audit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 lines = ["| data set | random split of images | groups kept whole | difference |", "| --- | ---: | ---: | ---: |"]
 found = {name: {split: accuracies(name, split) for split in SPLITS} for name in SETS}
