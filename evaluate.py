@@ -31,7 +31,7 @@ from datasets import ImageDataset, get_loader
 from evaluation.figures import evaluation_png
 from evaluation.metrics import RATES, metric_records, summarize
 from evaluation.tables import to_csv
-from models import resolve_amp, select_device
+from models import hardware, resolve_amp, select_device
 from pipeline_args import open_pipeline
 
 
@@ -62,7 +62,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- the pipeline and its images ----
     pipeline = open_pipeline(args, device)
     told = args.noise_sd if args.denoiser_sd is None else args.denoiser_sd
-    base_classifier = pipeline.at(told, resolve_amp(args.amp, device), gradients=False)
+    args.amp = resolve_amp(args.amp, device)
+    base_classifier = pipeline.at(told, args.amp, gradients=False)
     dataset = open_images(args, pipeline, args.split)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
@@ -90,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
-        settings |= {"synthetic": dataset.info.synthetic}
+        settings |= {"synthetic": dataset.info.synthetic, "hardware": hardware(device), "torch": torch.__version__}
         files.write_json(args.outfile, {"settings": settings, **report})
         files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
         with files.replacing(args.outfile.with_suffix(".png")) as temporary:

@@ -27,7 +27,7 @@ import files
 from attacks.pgd import pgd
 from attacks.randomness import image_generator, normal
 from datasets import get_dataset, get_loader
-from models import Queried, frozen, load_front, origins, prepare, select_device
+from models import Queried, frozen, hardware, load_front, origins, prepare, select_device
 from models.measurements import load_reconstructor
 from pipeline_args import described_reconstructor
 from training.losses import reconstruction
@@ -98,6 +98,7 @@ def main(args: argparse.Namespace) -> None:
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
         settings |= {"dataset": name, "manifest": data.manifest.digest, "measurement": made["measurement"]}
+        settings |= {"hardware": hardware(device), "torch": torch.__version__}
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         files.write_json(args.outfile, {"settings": settings, "images": len(chosen), "table": table})
         print(f"table: {args.outfile}")

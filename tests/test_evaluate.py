@@ -144,6 +144,7 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     run_script("AE_DS_verify", *defended, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 3, "--split",
                "FGSM_evaluate", "--outfile", tmp_path / "c.tsv")  # fmt: skip
     settings = json.loads((tmp_path / "c.tsv.json").read_text())
+    assert {"hardware", "torch", "amp"} <= settings.keys()
     assert (settings["split"], settings["manifest"]) == ("FGSM_evaluate", sha256(folder / "manifest.csv"))
     assert len((tmp_path / "c.tsv").read_text().splitlines()) == 4
     stale = json.loads((folder / "manifest.csv.json").read_text())
