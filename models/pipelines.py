@@ -59,9 +59,7 @@ class Pipeline:
     info: dict[str, Any] | None = None
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
-    def at(
-        self, noise_sd: float, amp: bool = False, compiled: bool = False, gradients: bool = True
-    ) -> nn.Module:  # fmt: skip
+    def at(self, noise_sd: float, amp: bool = False, compiled: bool = False, gradients: bool = True) -> nn.Module:
         """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
         by torch.compile, for batches of one shape; without `gradients` faster where it can be (`answering`). Raises
         ValueError if it cannot be compiled: that needs a C++ compiler."""
