@@ -83,6 +83,7 @@ for k, name in enumerate(SETS):
     chance = {"Brain_Tumor": 25, "SIPADMEK": 20}[name]
     axes[1].bar(np.arange(len(traits)) + 0.4 * k - 0.2, traits.values(), 0.38, label=f"{SETS[name]} (chance {chance}%)")
 axes[1].set(
+    ylim=(0, 75),  # room for the legend
     xticks=range(len(traits)),
     xticklabels=traits,
     ylabel="balanced accuracy (%)",
