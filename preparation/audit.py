@@ -63,6 +63,7 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
     modes = Counter(record.mode for record in readable)
     sizes = Counter((record.width, record.height) for record in readable)
     sides = [side for size in sizes for side in size] or [0]
+    passed_over = Counter(record.passed_over for record in readable if record.passed_over)
     common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
     return [
         _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
@@ -74,8 +75,7 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
         _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
                f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}", "kept"),
         _found("orientation and pages", "note", [[r] for r in readable if r.passed_over],
-               ", ".join(f"{n} with {what}" for what, n in Counter(
-                   r.passed_over for r in readable if r.passed_over).most_common()), "as stored, first page"),
+               ", ".join(f"{n} with {what}" for what, n in passed_over.most_common()), "as stored, first page"),
     ]  # fmt: skip
 
 

@@ -171,6 +171,8 @@ def _read_header(record: Record, path: Path) -> None:
         record.mode, record.format = image.mode, image.format
         tables = getattr(image, "quantization", None)
         record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
-        pages = getattr(image, "n_frames", 1)
-        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1  # Pillow turns TIFF
-        record.passed_over = "an orientation in the header" if turned else "further pages" if pages > 1 else ""
+        if getattr(image, "n_frames", 1) > 1:
+            record.passed_over = "further pages"
+        # Pillow heeds a TIFF's orientation. Of a PNG without EXIF data `getexif` would decode the pixels once more.
+        if "exif" in image.info and image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            record.passed_over = "an orientation in the header"

@@ -117,11 +117,14 @@ def test_what_a_viewer_would_show_otherwise(pictures):
     turned[ExifTags.Base.Orientation] = 6
     tall = smooth_image(903, (64, 96))
     tall.save(folder / "turned.jpg", exif=turned)
+    tall.save(folder / "turned.png", exif=turned)
     tall.save(folder / "turned.tif", tiffinfo={ExifTags.Base.Orientation: 6})
     tall.save(folder / "pages.tif", save_all=True, append_images=[smooth_image(904), smooth_image(905)])
     records, _, found = audited(pictures)
     read = {record.path: record for record in records}
-    assert found["orientation and pages"].images == (("no_tumor/pages.tif",), ("no_tumor/turned.jpg",))
+    assert found["orientation and pages"].images == (
+        ("no_tumor/pages.tif",), ("no_tumor/turned.jpg",), ("no_tumor/turned.png",)
+    )  # fmt: skip
     assert found["orientation and pages"].severity == "note"
     assert read["no_tumor/turned.jpg"].height == read["no_tumor/pages.tif"].height == 96
     assert read["no_tumor/turned.tif"].height == 64
