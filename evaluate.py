@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
     pipeline = open_pipeline(args, device)
     told = args.noise_sd if args.denoiser_sd is None else args.denoiser_sd
     args.amp = resolve_amp(args.amp, device)
-    base_classifier = pipeline.at(told, args.amp, gradients=False)
+    base_classifier = pipeline.at(told, args.amp)
     dataset = open_images(args, pipeline, args.split)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()

@@ -31,7 +31,6 @@ from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
     Queried,
-    answering,
     autocast,
     fingerprint,
     frozen,
@@ -136,8 +135,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- queries ----
     queried = zeroth_order or bool(surrogates)  # in training, or in validation alone
-    exact = zeroth_order and args.zo_precision == "float32"
-    box = BlackBox(answering(network) if exact else network, amp=not zeroth_order or args.zo_precision == "bfloat16")
+    box = BlackBox(network, amp=not zeroth_order or args.zo_precision == "bfloat16")
     answer = box.query if queried else network  # to the clean image, and to validation images
     validation = len(val_data) * task.queries
     if zeroth_order:

@@ -183,7 +183,7 @@ def main(args: argparse.Namespace) -> None:
     published_pass = milliseconds_per_draw(plain, shape, Levers(args.published_batch), device, args.seconds)
     if device.type == "cpu":
         keep_freed_memory()
-    base = pipeline.at(args.sigma, amp, args.compile, gradients=False)
+    base = pipeline.at(args.sigma, amp, args.compile)
     args.batch = args.batch or (1000 if device.type == "cuda" else fastest_batch(base, shape, device))
     result = {
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},

@@ -27,7 +27,7 @@ import files
 from benchmarks.memory import peak, reset_peak
 from benchmarks.passes import hardware_limit
 from datasets import get_dataset
-from models import answering, autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
+from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from models.device import keep_freed_memory
 from pipeline_args import described_classifier
 from training.flags import STEPS
@@ -43,7 +43,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--batch", type=cli.positive_int, default=32, help="images")
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 64, on CUDA 1024)")
+    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 128, on CUDA 1024)")
     parser.add_argument("--zo_precision", choices=list(STEPS), default="float32", help="of the classifier's answers")
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
@@ -79,7 +79,7 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device, keep_memory=False)
     torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
-    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 64)
+    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 128)
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     parts = {"DS": (args.pretrained_denoiser,)}
@@ -115,8 +115,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- ours, in a process that keeps its freed memory ----
     if device.type == "cpu":
         keep_freed_memory()
-    classifier, rows = frozen(classifier), []
-    ours_f = answering(classifier) if args.zo_precision == "float32" else classifier
+    ours_f, rows = frozen(copy.deepcopy(classifier)), []
     for space, front in fronts.items():
         ours_front = prepare(front.to(device).eval(), device)
         with torch.no_grad():

@@ -27,7 +27,7 @@ def certify(
     pipeline: Pipeline, info: DatasetInfo, settings: dict, images: Iterable[tuple[int, torch.Tensor]], count: int
 ) -> Iterator[tuple[int, Certificate]]:
     """(index, image) → (index, certificate), as the settings say, of `count` images."""
-    base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"], gradients=False)
+    base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
     batch = settings["batch"]
     if batch is None and settings["device"] == "cuda":

@@ -11,7 +11,7 @@ from models.black_box import (
 from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
 from models.foreign import Queried, is_foreign
 from models.fronts import load_front
-from models.inference import answering, frozen
+from models.inference import folded, frozen
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
 from models.registry import build, export_checkpoint, kind_of, load_checkpoint, load_model, names, origins, takes
 
@@ -21,13 +21,13 @@ __all__ = [
     "Pipeline",
     "Queried",
     "QueriedClassifier",
-    "answering",
     "autocast",
     "bf16_is_fast",
     "build",
     "export_checkpoint",
     "export_classifier",
     "fingerprint",
+    "folded",
     "frozen",
     "hardware",
     "is_foreign",

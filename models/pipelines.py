@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.black_box import load_classifier
 from models.device import autocast, prepare
 from models.fronts import load_front
-from models.inference import answering, frozen
+from models.inference import frozen
 from models.registry import origins
 
 
@@ -59,13 +59,12 @@ class Pipeline:
     info: dict[str, Any] | None = None
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
-    def at(self, noise_sd: float, amp: bool = False, compiled: bool = False, gradients: bool = True) -> nn.Module:
+    def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
-        by torch.compile, for batches of one shape; without `gradients` faster where it can be (`answering`). Raises
-        ValueError if it cannot be compiled: that needs a C++ compiler."""
+        by torch.compile, for batches of one shape. Raises ValueError if it cannot be: that needs a C++ compiler."""
         if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise ValueError("--compile: needs a C++ compiler (g++, or the one that CXX names), and there is none")
-        base = self.classifier if gradients or amp or compiled else answering(self.classifier)
+        base = self.classifier
         if self.denoiser is not None:
             base = DenoisedClassifier(self.denoiser, base, noise_sd)
         base = Autocast(base, amp)

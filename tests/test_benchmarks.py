@@ -100,6 +100,15 @@ def test_zeroth_order_benchmark_runs(pipeline, data_dir, tmp_path):
     assert row["ratio"] == pytest.approx(row["plain ms/query"] / row["ours ms/query"])
 
 
+def test_small_maps_benchmark_runs(tmp_path):
+    run_script("benchmarks.small_maps", "--sides", 2, 9, "--channels", 4, "--images", 3, "--seconds", 0.001,
+               "--device", "cpu", "--outfile", tmp_path / "b.json")  # fmt: skip
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert [(row["side"], row["stride"], row["used"]) for row in rows] == [
+        (2, 1, True), (9, 1, False), (2, 2, True), (9, 2, False),
+    ]  # fmt: skip
+
+
 def test_the_plain_loop_estimates_the_gradient():
     torch.manual_seed(0)
     slope = torch.linspace(-1, 1, 12)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import run_script
@@ -13,8 +15,9 @@ from torch import nn
 
 from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
 from models.denoisers import NAFBlock
-from models.inference import answering, frozen
+from models.inference import frozen
 from models.normalize import Normalize
+from models.small_maps import SmallMapConv2d, products, with_small_maps
 
 
 def test_normalize():
@@ -173,21 +176,54 @@ def test_frozen_networks_compute_the_same():
         assert not any(parameter.requires_grad for parameter in fast.parameters())
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", range(2, 9))
+def test_a_filter_over_a_line_in_few_products(size, stride):
+    rng = np.random.default_rng(size)
+    x, w = rng.standard_normal(size), rng.standard_normal(3)
+    b, g, a = products(size, stride)
+    y = np.einsum("opt,p,pt->o", a, g @ w, b @ x)
+    np.testing.assert_allclose(y, np.correlate(np.pad(x, 1), w)[::stride], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
-    ("arch", "faster"), [("resnet18", True), ("cifar_resnet20", False), ("vgg11_bn", False), ("densenet121", False)]
-)
-def test_answers_alone_are_the_same(arch, faster):
-    """A ResNet stays in oneDNN's layout, at any batch size and from either layout of images; others are left alone."""
+    ("size", "stride", "channels", "faster"),
+    [
+        ((4, 4), 1, (8, 6), True), ((2, 2), 1, (8, 6), True), ((2, 4), 1, (8, 6), True), ((3, 4), 2, (8, 6), True),
+        ((8, 8), 1, (128, 130), True), ((8, 2), 1, (128, 130), True), ((5, 7), 1, (128, 130), True),
+        ((8, 8), 1, (8, 130), False), ((8, 8), 2, (128, 130), False), ((1, 4), 1, (8, 6), False),
+        ((9, 4), 1, (128, 130), False),
+    ],
+)  # fmt: skip
+def test_small_maps(size, stride, channels, faster):
+    """Convolutions of small maps, their gradients, and the cases that are left to the usual kernel."""
     torch.manual_seed(0)
-    net = frozen(build(arch, num_classes=4, image_size=32))
-    fast = answering(net)
-    x86 = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-    assert (fast is not net) == (faster and x86)
-    x = torch.rand(5, 3, 32, 32)
-    with torch.inference_mode():
-        expected = net(x)
-        for images in (x, x.to(memory_format=torch.channels_last), x[:1]):
-            torch.testing.assert_close(fast(images), expected[: len(images)], rtol=1e-4, atol=1e-5)
+    usual = nn.Conv2d(*channels, 3, stride=stride, padding=1)
+    conv = with_small_maps(nn.Sequential(copy.deepcopy(usual).requires_grad_(False)))[0]
+    x = torch.randn(3, channels[0], *size)
+    assert conv.is_faster(x) == faster
+    assert conv.state_dict().keys() == usual.state_dict().keys()
+    expected = usual(x)
+    with torch.inference_mode():  # what is kept from here serves gradients too
+        torch.testing.assert_close(conv(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(conv(x.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(conv(x[:1]), usual(x[:1]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(conv(x), usual(x))
+    assert torch.equal(conv.double()(x.double()), usual.double()(x.double()))
+    usual, conv = usual.float(), conv.float()
+    x.requires_grad_()
+    (wanted,), (got,) = (torch.autograd.grad(f(x).square().sum(), x) for f in (usual, conv))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_only_plain_convolutions_of_three_by_three_are_changed():
+    plain = [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)]
+    others = [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 5, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4),
+              nn.Conv2d(4, 4, 3, padding=2, dilation=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+              nn.ConvTranspose2d(4, 4, 3, padding=1)]  # fmt: skip
+    net = with_small_maps(nn.Sequential(*plain, *others))
+    assert [isinstance(layer, SmallMapConv2d) for layer in net] == [True] * 2 + [False] * 6
 
 
 def test_nafnet_scales_its_residuals():

@@ -23,8 +23,9 @@ STEPS = {
     "bfloat16": {"DS": 0.5, "AE_DS": 0.05},
     "labels": {"DS": 1.0, "AE_DS": 0.2},  # of --scores labels: an answer changes where a step crosses a border
 }
-# The pixels of a pass of queries: memory, and on the CPU what its caches hold.
-PIXELS = {"cpu": 64 * 64**2, "cuda": 1024 * 64**2}
+# The pixels of a pass of queries: memory, and on the CPU its caches on one hand, weights that are read for each pass on
+# the other.
+PIXELS = {"cpu": 128 * 64**2, "cuda": 1024 * 64**2}
 # Flags of some optimisers and schedules, None unless given: (whose, which of them, default). Others refuse them.
 ONLY_OF = {
     "switch_epoch": ("optimizer", ("AdamThenSGD",), None),
@@ -105,7 +106,7 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
                         help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
     zeroth.add_argument("--zo_batch", type=cli.positive_int,
-                        help="queries per pass (default: 64 of 64 px, on CUDA 1024, fewer of larger ones)")  # fmt: skip
+                        help="queries per pass (of 64 px 128, on CUDA 1024; of larger ones fewer)")  # fmt: skip
     zeroth.add_argument("--zo_precision", choices=["float32", "tf32", "bfloat16"],
                         help="of f's answers (default: float32); others are faster, and coarser")  # fmt: skip
     zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
