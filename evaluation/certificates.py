@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import betaincinv
+from scipy.stats import binomtest
 
 ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
@@ -117,6 +118,17 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, int, float]:
+    """Of the same images in two tables, those certified at L2 `radius` [0, 1] in `after` alone, in `before` alone, and
+    McNemar's exact two-sided p for that difference. Raises ValueError if the images are others."""
+    before, after = np.sort(before, order="idx"), np.sort(after, order="idx")
+    if not np.array_equal(before["idx"], after["idx"]):
+        raise ValueError("the two tables hold different images")
+    held, kept = ((rows["correct"] == 1) & (rows["radius"] >= radius) for rows in (before, after))
+    more, fewer = int((kept & ~held).sum()), int((held & ~kept).sum())
+    return more, fewer, binomtest(more, more + fewer).pvalue if more + fewer else 1.0
 
 
 def load(name: str, path: Path, sigma: float | None = None) -> Certification:

@@ -18,6 +18,7 @@ from evaluation.certificates import (
     certified_accuracy,
     clopper_pearson,
     load,
+    paired,
     read_rows,
     sigma_in,
 )
@@ -90,6 +91,19 @@ def test_clopper_pearson_has_its_tail_probabilities_and_closed_form_ends():
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_paired_counts_what_one_table_alone_certifies():
+    """Order does not matter; three more and none fewer is a coin that falls on one side three times."""
+    before = np.zeros(5, ROW)
+    before["idx"], before["correct"], before["radius"] = range(5), 1, 0.1
+    after = before[::-1].copy()
+    after["radius"][:3] = 0.5
+    assert paired(before, after, 0.3) == (3, 0, pytest.approx(2 * 0.5**3))
+    assert paired(after, before, 0.3)[:2] == (0, 3)
+    assert paired(before, after, 0.1) == (0, 0, 1.0)
+    with pytest.raises(ValueError, match="different images"):
+        paired(before, after[:4], 0.3)
 
 
 def test_rows_of_our_format_with_extra_columns(tmp_path):

@@ -8,10 +8,7 @@ import csv
 import sys
 from pathlib import Path
 
-import numpy as np
-from scipy.stats import binomtest
-
-from evaluation.certificates import read_rows
+from evaluation.certificates import paired, read_rows
 
 HERE = Path(__file__).parent
 FILES = {path.stem.split("_sigma_")[0]: path for folder in ("../sequential", ".")
@@ -21,14 +18,10 @@ for base in ("mse", "fo_ds_stability", "stability", "fo_ae_ds", "zo_ds_pool"):
     for name, path in FILES.items():
         if name == base:
             continue
-        before, after = (np.sort(read_rows(each)[0], order="idx") for each in (FILES[base], path))
-        if not np.array_equal(before["idx"], after["idx"]):  # a table that is not complete yet
-            continue
+        before, after = (read_rows(each)[0] for each in (FILES[base], path))
         for r in (0.25, 0.5):
-            held, gained = ((rows["correct"] == 1) & (rows["radius"] >= r) for rows in (before, after))
-            more, fewer = int((gained & ~held).sum()), int((held & ~gained).sum())
-            p = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
-            found.append((base, name, r, f"{100 * (more - fewer) / len(held):+.1f}", more, fewer, f"{p:.3f}"))
+            more, fewer, p = paired(before, after, r)
+            found.append((base, name, r, f"{100 * (more - fewer) / len(before):+.1f}", more, fewer, f"{p:.3f}"))
 with Path(sys.argv[1]).open("w", newline="") as stream:
     csv.writer(stream).writerows([("against", "row", "r", "points", "more", "fewer", "p"), *found])
 for row in found:
