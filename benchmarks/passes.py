@@ -45,20 +45,24 @@ class Levers:
         return torch.compile(run, dynamic=False) if self.compiled else run
 
 
+def milliseconds(run: Callable[[], object], seconds: float) -> float:
+    """Of the fastest run that fits into `seconds`, or of three, after one that warms up and compiles."""
+    run()
+    times, until = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < until:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return 1000 * min(times)
+
+
 def milliseconds_per_draw(
     base: Callable[[Tensor], Tensor], shape: Sequence[int], levers: Levers, device: torch.device, seconds: float
 ) -> float:
     """The best of the passes of `base` that fit into `seconds`, over random images of `shape` `[C, H, W]`."""
     x = torch.rand(levers.batch, *shape, device=device).contiguous(memory_format=levers.layout)
-    best = float("inf")
     with torch.inference_mode():
-        base(x).argmax(1).cpu()  # warms up, compiles
-        until = time.perf_counter() + seconds
-        while best == float("inf") or time.perf_counter() < until:
-            began = time.perf_counter()
-            base(x).argmax(1).cpu()
-            best = min(best, time.perf_counter() - began)
-    return 1000 * best / levers.batch
+        return milliseconds(lambda: base(x).argmax(1).cpu(), seconds) / levers.batch
 
 
 def time_levers(

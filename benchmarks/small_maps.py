@@ -12,7 +12,6 @@ import argparse
 import copy
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 import cli
 import files
+from benchmarks.passes import milliseconds
 from models import hardware, select_device
 from models.small_maps import SmallMapConv2d
 
@@ -40,17 +40,6 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
     parser.add_common_flags()
     return parser
-
-
-def milliseconds(run: Callable[[], object], seconds: float) -> float:
-    """Of the fastest run that fits into `seconds`, or of three, after one to warm up."""
-    run()
-    times, until = [], time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < until:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return 1000 * min(times)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from datasets import get_dataset
 from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from models.device import keep_freed_memory
 from pipeline_args import described_classifier
-from training.flags import STEPS
+from training.flags import PIXELS, STEPS
 from training.front import run_front
 from training.noise import add_fixed_noise
 from training.zeroth_order import in_batches, rge
@@ -43,7 +43,7 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--batch", type=cli.positive_int, default=32, help="images")
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: 128, on CUDA 1024)")
+    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: as in main_ds.py)")
     parser.add_argument("--zo_precision", choices=list(STEPS), default="float32", help="of the classifier's answers")
     parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
     parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
@@ -79,9 +79,9 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device, keep_memory=False)
     torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
-    args.zo_batch = args.zo_batch or (1024 if device.type == "cuda" else 128)
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
+    args.zo_batch = args.zo_batch or max(1, PIXELS[device.type] // size**2)  # as main_ds.py
     parts = {"DS": (args.pretrained_denoiser,)}
     if args.pretrained_encoder:
         parts["AE_DS"] = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)

@@ -117,9 +117,6 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     return float(low), float(high)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, int, float]:
     """Of the same images in two tables, those certified at L2 `radius` [0, 1] in `after` alone, in `before` alone, and
     McNemar's exact two-sided p for that difference. Raises ValueError if the images are others."""
@@ -129,6 +126,9 @@ def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, i
     held, kept = ((rows["correct"] == 1) & (rows["radius"] >= radius) for rows in (before, after))
     more, fewer = int((kept & ~held).sum()), int((held & ~kept).sum())
     return more, fewer, binomtest(more, more + fewer).pvalue if more + fewer else 1.0
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def load(name: str, path: Path, sigma: float | None = None) -> Certification:

@@ -90,9 +90,6 @@ def test_clopper_pearson_has_its_tail_probabilities_and_closed_form_ends():
     assert binom.cdf(30, 100, high) == pytest.approx(0.025)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def test_paired_counts_what_one_table_alone_certifies():
     """Order does not matter; three more and none fewer is a coin that falls on one side three times."""
     before = np.zeros(5, ROW)
@@ -104,6 +101,9 @@ def test_paired_counts_what_one_table_alone_certifies():
     assert paired(before, after, 0.1) == (0, 0, 1.0)
     with pytest.raises(ValueError, match="different images"):
         paired(before, after[:4], 0.3)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def test_rows_of_our_format_with_extra_columns(tmp_path):
