@@ -21,7 +21,8 @@ class DatasetInfo:
     class; `schemes` other ways to label, each from class to class; `mean` and `std` are of one grey channel at 64 px on
     the training split, on the [0, 1] scale, once the images are prepared. `group_by` is a regular expression that finds
     in an image's path whose it is; `near` the correlation from which two images count as one picture (None: only
-    identical ones do). `window` and `fit` say how files become images (`images.read_image`, `images.to_array`).
+    identical ones do). `image_size` is the side in pixels of the images that new networks take, unless told otherwise.
+    `window` and `fit` say how files become images (`images.read_image`, `images.to_array`).
     """
 
     title: str
@@ -38,6 +39,7 @@ class DatasetInfo:
     kaggle: str | None = None
     torchvision: str | None = None
     synthetic: bool = False
+    image_size: int = 64
     window: tuple[float, float] | None = None
     fit: str = "resize"
 
@@ -47,6 +49,13 @@ class DatasetInfo:
         sick = tuple(label for label, name in enumerate(self.classes) if name in self.disease)
         well = tuple(label for label in range(len(self.classes)) if label not in sick)
         return {"disease": sick, "healthy": well} if sick and well else {}
+
+    def check_classes(self, path: Path | str, told: dict[str, Any] | None) -> None:
+        """Raises ValueError if the network of `path` answers other classes than these, or in another order: `told` is
+        what its checkpoint keeps of the data that it was trained on (`plain`; None: nothing)."""
+        if told is not None and tuple(told["classes"]) != self.classes:
+            raise ValueError(f"{path}: its answers are {', '.join(told['classes'])}, in this order, but the classes of "
+                             f"the data are {', '.join(self.classes)}")  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
         """As JSON and checkpoints hold it: what matters once the images are prepared."""
@@ -123,6 +132,7 @@ DATASETS: dict[str, DatasetInfo] = {
         licence="none given",
         near=None,  # the published split as it is, so that published tables are recomputed
         torchvision="CIFAR10",
+        image_size=32,
     ),
     "MNIST": DatasetInfo(
         title="MNIST",
@@ -131,6 +141,7 @@ DATASETS: dict[str, DatasetInfo] = {
         licence="CC BY-SA 3.0",
         near=None,  # two ones written by two hands correlate more than any threshold
         torchvision="MNIST",
+        image_size=28,
     ),
 }
 ALIASES = {"sipakmed": "SIPADMEK", "cifar_10": "CIFAR10"}
@@ -144,13 +155,20 @@ def dataset_name(name: str) -> str:
     return known.get(name.lower().replace("-", "_"), name)
 
 
+def prepared_info(name: str, data_dir: Path | str) -> DatasetInfo | None:
+    """What the manifest of a data set says of it; None where it is not prepared."""
+    settings = Path(data_dir) / dataset_name(name) / "manifest.json"
+    held = files.read_json(settings) if settings.is_file() else {}
+    return DatasetInfo.from_plain(held["info"]) if "info" in held else None
+
+
 def dataset_info(name: str, data_dir: Path | str = "Dataset") -> DatasetInfo:
     """What is known of a data set: from its manifest, or, where it is not prepared, from the table. Raises ValueError
     that lists the known names."""
     name = dataset_name(name)
-    settings = Path(data_dir) / name / "manifest.json"
-    if settings.is_file() and "info" in (held := files.read_json(settings)):
-        return DatasetInfo.from_plain(held["info"])
+    prepared = prepared_info(name, data_dir)
+    if prepared is not None:
+        return prepared
     if name not in DATASETS:
         raise ValueError(f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
                          f"your own images: python prepare_data.py --dataset {name} --source DIR")  # fmt: skip

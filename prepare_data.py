@@ -113,9 +113,8 @@ def main(args: argparse.Namespace) -> None:
         empty = [class_name for class_name in info.classes if not counts[split][class_name]]
         if empty:
             held = [group for group, held_by in zip(groups, splits, strict=True) if held_by]
-            few = f" ({len(held)} images are only {len(set(held))} groups; --near, --group_by, --fold 0/3)"
-            raise ValueError(f"{source}: too few images, split {split} has none of class {', '.join(empty)}"
-                             + few * (len(set(held)) < len(held)))  # fmt: skip
+            few = f" ({len(held)} images are {len(set(held))} groups; try --near, --group_by, --fold 0/3)"
+            raise ValueError(f"{source}: too few images, split {split} has none of class {', '.join(empty)}{few}")
     errors = [found.check for found in findings if found.severity == "error"]
     if args.strict and errors:
         raise ValueError(f"{source}: not fit for use under --protocol {args.protocol}: {', '.join(errors)}")
@@ -173,6 +172,9 @@ def find_source(args: argparse.Namespace, known: DatasetInfo | None, name: str, 
 
         return download_kaggle(known, name)
     if known.synthetic:
+        least = 2 * len(known.classes)
+        if args.subjects < least:
+            raise ValueError(f"--subjects {args.subjects}: must be at least {least}, two of each class")
         from preparation import phantom_cytology, phantom_mri
 
         write, version = {
@@ -206,6 +208,8 @@ def known_classes(disease: list[str], classes: tuple[str, ...]) -> tuple[str, ..
     unknown = sorted(set(disease) - set(classes))
     if unknown:
         raise ValueError(f"--disease {', '.join(unknown)}: no such class; classes are {', '.join(classes)}")
+    if set(disease) == set(classes):
+        raise ValueError("--disease: names every class; leave out those that are healthy")
     return tuple(disease)
 
 

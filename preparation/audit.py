@@ -67,7 +67,7 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
     common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
     return [
         _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
-               "set aside"),
+               "set aside, where --skip_unreadable asks for that"),
         _finding("other files", "note", sum(others.values()),
                  ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(others.items())), "not read"),
         _found("odd pixel formats", "note", [[r] for r in readable if r.mode not in ("L", "RGB")],
@@ -100,7 +100,8 @@ def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str
             _found(f"{kind}, published split", "warning", across,
                    f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
                    done(across)),
-            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong", done(conflicting)),
+            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong",
+                   f"{done(conflicting)}; labels as they are"),
         ]  # fmt: skip
     return found
 
@@ -242,6 +243,10 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
     from matplotlib.figure import Figure
 
     by_path = {record.path: record for record in records}
+
+    def caption(image: str) -> str:
+        return f"{by_path[image].class_name[:16]} {by_path[image].source_split}\n{image[-22:]}"
+
     pairs: dict[tuple[str, str], str] = {}
     for end, differs in (("two labels", "class_name"), ("published split", "source_split"), ("images", "sha256")):
         for found in findings:
@@ -264,7 +269,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
             for side, image in enumerate(pair):
                 axis = axes[k // 6, 2 * (k % 6) + side]
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
-                axis.set_title(f"{check}\n{image[-24:]}" if side == 0 else f"\n{image[-24:]}", fontsize=5)
+                axis.set_title(f"{check * (side == 0)}\n{caption(image)}", fontsize=5)
         figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9)
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)

@@ -69,7 +69,7 @@ def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept
                 pixels = read_image(path, info.window)
                 _read_header(record, path)
             except (OSError, ValueError) as error:
-                record.excluded = f"unreadable: {str(error).removeprefix(f'{path}: ')}"
+                record.excluded = f"unreadable: {_reason(error, record, source)}"
                 return record, None
             record.width, record.height = pixels.size
             record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
@@ -96,7 +96,7 @@ class Kept:
     def __init__(self, folder: Path, settings: dict) -> None:
         table, self._path = folder / "read.csv", folder / "thumbnails.bin"
         beside = files.settings_path(table)
-        if not beside.is_file() or files.read_json(beside) != json.loads(json.dumps(settings)):
+        if not _holds(beside, settings):
             for old in (table, self._path, beside):
                 old.unlink(missing_ok=True)
         self._table = files.Table(table, COLUMNS, settings, what="--data_dir")
@@ -146,6 +146,14 @@ class Kept:
         self._table.close(order=lambda line: 0)
 
 
+def _holds(path: Path, settings: dict) -> bool:
+    """Whether a file holds these settings; one that is missing or damaged does not."""
+    try:
+        return files.read_json(path) == json.loads(json.dumps(settings))
+    except (OSError, ValueError):
+        return False
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of change of an image's file."""
     found = of_volume(path)[0].stat()
@@ -161,6 +169,12 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
     mean = np.average(levels, weights=counts)
     std = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
     return round(float(mean), 3), max(round(float(std), 3), 0.001)
+
+
+def _reason(error: Exception, record: Record, source: Path) -> str:
+    """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is."""
+    text = str(error).replace(f"{source}/", "").removeprefix(f"{record.path}: ")
+    return text.removeprefix(f"{of_volume(Path(record.path))[0].as_posix()}: ")
 
 
 def _read_header(record: Record, path: Path) -> None:

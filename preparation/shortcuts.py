@@ -42,12 +42,13 @@ def shortcuts(records: Sequence[Record], groups: Sequence[str], seed: int = 0) -
     usable = [i for i, record in enumerate(records) if record.thumbnail is not None]
     if len(usable) > LARGEST:
         usable = sorted(np.random.default_rng(seed).choice(usable, LARGEST, replace=False))
-    labels = np.array([records[i].class_name for i in usable])
+    # As numbers: scikit-learn takes names such as "0" for numbers in one place and for text in another.
+    labels = np.unique([records[i].class_name for i in usable], return_inverse=True)[1]
     owners = np.unique([groups[i] for i in usable], return_inverse=True)[1]
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2 or counts.min() < 5 or len(set(owners)) < 5:
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.min() < 5 or len(set(owners)) < 5:
         return {}
-    chance = 1 / len(classes)
+    chance = 1 / len(counts)
     table = [traits(records[i]) for i in usable]
     folds = list(group_folds(labels, owners, 5, seed))
     found = {}

@@ -1,7 +1,7 @@
 """The layouts in which images come, and whose image each is: folders and tables → `Record`s, nothing opened yet.
 
 source/Training/<class>/…, source/Testing/<class>/…   a published split (also train, val, valid, test …)
-source/<class>/…                                      no split
+source/<class>/…                                      no split; or source/<class>/train/…, source/<class>/test/…
 source/im_<Class>/im_<Class>/CROPPED/…                SIPaKMeD as Kaggle serves it: only CROPPED counts
 source/process/…                                      one of the above
 table.csv                                             path,label[,group][,split]
@@ -36,7 +36,8 @@ CROPPED = "CROPPED"
 def find_images(
     source: Path, info: DatasetInfo | None, slices: int | None = None
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes.
+    """The images of `source`, a folder or a CSV file, sorted by path (those of torchvision by split and number, so that
+    image i of a split is the published one), and the names of their classes.
 
     `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume,
     or a DICOM file of several frames, come `slices` slices (None: one), evenly from its middle half; of a DICOM series
@@ -61,9 +62,13 @@ def find_images(
         twice = sorted(name for name in classes if list(map(str.casefold, classes)).count(name.casefold()) > 1)
         raise ValueError(f"{source}: classes {', '.join(twice)} differ in nothing but case; are they one?")
     if len(classes) < 2:
-        raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed, each a folder of images")
+        each = ", each a folder of images" if source.is_dir() else ""
+        raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed{each}")
     root = source if source.is_dir() else source.parent
-    return sorted(choose_slices(records, root, slices), key=lambda record: record.path), classes
+    found = sorted(choose_slices(records, root, slices), key=lambda record: record.path)
+    if info and info.torchvision:
+        found.sort(key=lambda record: (record.source_split, PurePosixPath(record.path).name))
+    return found, classes
 
 
 def other_files(source: Path) -> Counter[str]:
@@ -174,9 +179,13 @@ def _of_class(
     if not paths:
         raise ValueError(f"{folder}: no images in it; files that are read end in {', '.join(sorted(KINDS))}")
     cropped = [path for path in paths if CROPPED in path.relative_to(folder).parts]
+
+    def split_below(path: Path) -> str:
+        first, *rest = path.relative_to(folder).parts
+        return SPLIT_FOLDERS.get(first.lower(), "") if rest else ""
+
     return [
-        Record(PurePosixPath(path.relative_to(source).as_posix()).as_posix(), class_name, split)
-        for path in cropped or paths
+        Record(path.relative_to(source).as_posix(), class_name, split or split_below(path)) for path in cropped or paths
     ]
 
 
@@ -207,7 +216,10 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         raise ValueError(f"{path}: not a UTF-8 table ({error})") from None
     columns = lines[0][1] if lines else []
     if len(lines) < 2 or not {"path", "label"} <= set(columns):
-        raise ValueError(f"{path}: must have the columns path,label (and may have group, split) and at least one row")
+        raise ValueError(f"{path}: must have the columns path,label (and may have group, split), separated by commas, "
+                         f"and at least one row; its first line is {','.join(columns)!r:.80}")  # fmt: skip
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path}: has a column twice ({','.join(columns)})")
     spelled = _spelled(info)
     records: list[Record] = []
     seen: dict[str, int] = {}

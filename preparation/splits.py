@@ -32,7 +32,11 @@ def assign_splits(
     splits = [record.source_split if protocol == "official" and not record.excluded else "" for record in records]
     usable = [i for i, record in enumerate(records) if not record.excluded]
     if protocol == "official":
-        if any(splits[i] == "" for i in usable) or "test" not in splits:
+        of_none = [records[i].path for i in usable if splits[i] == ""]
+        if 0 < len(of_none) < len(usable):
+            raise ValueError(f"--protocol official: {len(of_none)} images are in no part of the published split, "
+                             f"{of_none[0]} for one")  # fmt: skip
+        if of_none or "test" not in splits:
             raise ValueError("--protocol official: the source has no published split into training and testing images; "
                              "use --protocol stratified")  # fmt: skip
         for names, reason in ((pictures or groups, f"{ALSO_IN} {{}}: {{}}"), (groups, f"{GROUP_IN} {{}}")):

@@ -57,7 +57,7 @@ def _of_volume(record: Record, source: Path, count: int) -> list[Record]:
 
 def _of_series(records: Sequence[Record], source: Path, count: int) -> tuple[list[Record], int]:
     """The records without those DICOM files of one frame of which their series has more than the `count` that are
-    taken, evenly from its middle half in the order of the scan; (they, the number of such series)."""
+    taken, evenly from its middle half in the order of the scan; (they, the number of series of several files)."""
     series: dict[tuple[str, str], list[tuple[float, Record]]] = defaultdict(list)
     for record in records:
         path = source / record.path
@@ -65,11 +65,13 @@ def _of_series(records: Sequence[Record], source: Path, count: int) -> tuple[lis
         if told is not None and int(told.get("NumberOfFrames") or 1) == 1 and told.get("SeriesInstanceUID"):
             series[record.class_name, str(told.SeriesInstanceUID)].append((_place(told), record))
     left_out: set[str] = set()
-    large = [files for files in series.values() if len(files) > count]
-    for files in large:
+    for files in series.values():
+        if len(files) <= count:
+            continue
         ordered = [record for _, record in sorted(files, key=lambda each: (each[0], each[1].path))]
         left_out |= {record.path for k, record in enumerate(ordered) if k not in middle(len(ordered), count)}
-    return [record for record in records if record.path not in left_out], len(large)
+    kept = [record for record in records if record.path not in left_out]
+    return kept, sum(len(files) > 1 for files in series.values())
 
 
 def _place(told) -> float:

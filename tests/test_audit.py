@@ -243,9 +243,9 @@ def test_the_picture_of_duplicates(tmp_path, monkeypatch):
     assert draw_duplicates(tmp_path / "d.png", findings, records, synthetic=True)
     assert titles == [
         "SYNTHETIC: alike images, 3 of 3",
-        "identical, two labels\na/first $x^$.png", "\nb/other $label.png",
-        "identical, published split\na/first $x^$.png", "\na/other side.png",
-        "identical images\na/first $x^$.png", "\na/mate.png",
+        "identical, two labels\na train\na/first $x^$.png", "\nb train\nb/other $label.png",
+        "identical, published split\na train\na/first $x^$.png", "\na test\na/other side.png",
+        "identical images\na train\na/first $x^$.png", "\na train\na/mate.png",
     ]  # fmt: skip
     (level,) = levels
     assert 0.05 < (level == 250).mean() < 0.5  # the six thumbnails

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from conftest import run_script, write_dicom, write_image
 from PIL import Image
 
-import files
 from catalogue import DATASETS, dataset_info
 from datasets import get_dataset, read_manifest
 from images import read_image, to_array
@@ -155,9 +155,51 @@ def test_bad_trees(tmp_path, fails):
     write_image(tmp_path / "S" / "b" / "0.png", 99)  # one image cannot be in three splits
     fails(1, ("too few images", "none of class", "b"), *flags)
     fails(1, ("--disease c", "a, b"), *flags, "--disease", "c")
+    fails(1, ("--disease", "every class"), *flags, "--disease", "b", "a")
     fails(1, ("--label_scheme three", "none"), *flags, "--label_scheme", "three")
     (tmp_path / "E").mkdir()
     fails(1, ("no images",), *flags[:-1], tmp_path / "E")
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("grade 1", "2"), ("001", "002")])
+def test_classes_called_by_numbers(names, tmp_path):
+    for c, name in enumerate(names):
+        fill(tmp_path / "S" / name, 10, c)
+    rows, settings = prepare(tmp_path / "S", tmp_path / "D")
+    assert {row["class"]: row["label"] for row in rows} == {name: str(i) for i, name in enumerate(sorted(names))}
+    assert settings["info"]["classes"] == sorted(names)
+
+
+def test_splits_below_the_classes(tmp_path, fails):
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "S" / name / "train", 12, c)
+        fill(tmp_path / "S" / name / "test", 4, 10 + c)
+    rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--protocol", "official")
+    assert {row["split"] == "test" for row in rows if "/test/" in row["path"]} == {True}
+    assert {row["split"] == "test" for row in rows if "/train/" in row["path"]} == {False}
+    write_image(tmp_path / "S" / "a" / "more.png", 99)
+    fails(1, ("--protocol official", "1 images are in no part", "a/more.png"), "prepare_data", "--dataset", "Mine",
+          "--source", tmp_path / "S", "--data_dir", tmp_path / "D", "--protocol", "official")  # fmt: skip
+
+
+def test_a_manifest_does_not_tell_where_the_images_lie(tmp_path):
+    """Nor do the reasons for which images were set aside."""
+    nibabel = pytest.importorskip("nibabel")
+    for c, name in enumerate("ab"):
+        fill(tmp_path / "here" / name, 10, c)
+    volume = np.random.default_rng(0).random((8, 8, 9))
+    volume[2, 3] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "nan.nii.gz")
+    for name in ("a/torn.nii", "a/torn.png", "b/torn.dcm"):
+        (tmp_path / "here" / name).write_bytes(b"torn")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    tables = []
+    for folder in ("here", "there"):
+        rows, _ = prepare(tmp_path / folder, tmp_path / "D", "--skip_unreadable")
+        assert sum("unreadable" in row["excluded"] for row in rows) == 4
+        assert not any(str(tmp_path) in row["excluded"] for row in rows)
+        tables.append((tmp_path / "D" / "Mine" / "manifest.csv").read_bytes())
+    assert tables[0] == tables[1]
 
 
 def test_a_class_in_testing_only(tmp_path, fails):
@@ -333,6 +375,9 @@ def test_an_image_that_changed_after_its_preparation(tmp_path):
         get_dataset("Mine", "train", 8, data_dir=tmp_path / "D")
     prepare(tmp_path / "S", tmp_path / "D")
     assert len(get_dataset("Mine", "train", 8, data_dir=tmp_path / "D"))
+    (tmp_path / "S").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"no such image; if .* run prepare_data\.py again"):
+        get_dataset("Mine", "train", 9, data_dir=tmp_path / "D")
 
 
 def test_slices_of_a_series_in_single_files(tmp_path):
@@ -350,6 +395,7 @@ def test_slices_of_a_series_in_single_files(tmp_path):
     rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--slices", 2)
     assert len(rows) == 24
     assert {row["path"].rpartition("_")[2] for row in rows} == {f"{(5 * k) % 8}.dcm" for k in (3, 5)}
+    assert len(prepare(tmp_path / "S", tmp_path / "D", "--slices", 9)[0]) == 96  # a series of fewer gives them all
 
 
 def test_dicom_files_group_by_patient(tmp_path):
@@ -421,7 +467,7 @@ def test_too_few_groups_are_called_so(tmp_path, fails):
     for c, name in enumerate("ab"):
         fill(tmp_path / "S" / name, 9, c, names="{0:02d}.png")
     flags = ("prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D")
-    fails(1, ("too few images", "18 images are only 2 groups", "--near, --group_by"), *flags, "--group_by", "[ab]/")
+    fails(1, ("too few images", "18 images are 2 groups", "--near, --group_by"), *flags, "--group_by", "[ab]/")
 
 
 def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
@@ -454,9 +500,12 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
     rows, _ = prepare(tmp_path / "S", tmp_path / "D", "--seed", 1)
     assert len(seen) == 101
     assert next(row["sha256"] for row in rows if row["path"] == "a/03.png") != expected[3]["sha256"]
-    files.write_json(tmp_path / "D" / "Mine" / "cache" / "read.csv.json", {"reading": 0})
-    prepare(tmp_path / "S", tmp_path / "D")
-    assert len(seen) == 141
+    beside = tmp_path / "D" / "Mine" / "cache" / "read.csv.json"
+    for content in (b'{"reading": 0}', b'{"reading"'):  # of another version; damaged
+        seen[:] = range(100)
+        beside.write_bytes(content)
+        prepare(tmp_path / "S", tmp_path / "D")
+        assert len(seen) == 140
 
 
 def test_an_interrupted_manifest_is_found_out(tmp_path, monkeypatch):
@@ -525,7 +574,9 @@ def test_textures_have_mean_0_and_variance_1_however_smooth():
         assert texture.std() == pytest.approx(1)
 
 
-def test_torchvision_sets(tmp_path, monkeypatch, fails):
+@pytest.mark.parametrize(("name", "shape"), [("CIFAR10", (32, 32, 3)), ("MNIST", (28, 28))])
+def test_torchvision_sets(name, shape, tmp_path, monkeypatch, fails):
+    """Their test images keep the published order, in which others' tables number them, and their size."""
     import torchvision
 
     class Fake:
@@ -533,7 +584,7 @@ def test_torchvision_sets(tmp_path, monkeypatch, fails):
             if not download:
                 raise RuntimeError("Dataset not found or corrupted.")
             rng = np.random.default_rng(int(train))
-            images = rng.integers(0, 256, (100 if train else 30, 32, 32, 3), dtype=np.uint8)
+            images = rng.integers(0, 256, (100 if train else 30, *shape), dtype=np.uint8)
             self.samples = [(Image.fromarray(image), i % 10) for i, image in enumerate(images)]
 
         def __len__(self):
@@ -542,18 +593,20 @@ def test_torchvision_sets(tmp_path, monkeypatch, fails):
         def __getitem__(self, i):
             return self.samples[i]
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
-    flags = ("--dataset", "cifar10", "--data_dir", tmp_path)  # the published split, where nothing else is asked for
-    fails(1, ("CIFAR10", "--source", "--download"), "prepare_data", *flags)
+    monkeypatch.setattr(torchvision.datasets, name, Fake)
+    flags = ("--dataset", name.lower(), "--data_dir", tmp_path)  # the published split, where nothing else is asked for
+    fails(1, (name, "--source", "--download"), "prepare_data", *flags)
     run_script("prepare_data", *flags, "--download")
-    counts = Counter(row["split"] for row in read_manifest("CIFAR10", tmp_path).rows)
+    counts = Counter(row["split"] for row in read_manifest(name, tmp_path).rows)
     assert counts == {"test": 30, "train": 90, "val": 10}
-    image, label = get_dataset("CIFAR10", "test", 32, data_dir=tmp_path)[11]
-    first = Fake(None, False, True)
-    row = get_dataset("CIFAR10", "test", 32, data_dir=tmp_path).rows[11]
-    index = int(row["path"].split("/")[-1].removesuffix(".png"))
-    assert label == first[index][1]
-    assert (image.permute(1, 2, 0).numpy() * 255 == np.asarray(first[index][0])).all()
+    test, published = get_dataset(name, "test", shape[0], data_dir=tmp_path), Fake(None, False, True)
+    for i in range(30):
+        image, label = test[i]
+        expected = np.asarray(published[i][0].convert("RGB"))
+        assert label == published[i][1]
+        assert (image.permute(1, 2, 0).numpy() * 255 == expected).all()
+    run_script("ds_main", *flags, "--arch", "dncnn", "--epochs", 1, "--outdir", tmp_path / "mse")
+    assert json.loads((tmp_path / "mse" / "args.json").read_text())["image_size"] == shape[0]
 
 
 @pytest.mark.parametrize("name", ["SIPADMEK", "sipakmed", "SIPaKMeD"])
