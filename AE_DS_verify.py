@@ -109,6 +109,7 @@ def main(args: argparse.Namespace) -> None:
     if args.radius_tol is not None and (args.radii or not args.sequential):
         raise ValueError("--radius_tol plans the draws by itself: leave out --radii and --no-sequential")
     args.radii = args.radii or RADII
+    args.sigma = list(dict.fromkeys(args.sigma))
     if args.radii != sorted(set(args.radii)):
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
     if args.outfile is None and not args.predict:
@@ -142,12 +143,14 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the images of a split: one TSV per sigma ----
     dataset = open_images(args, pipeline, args.split)
+    count = len(dataset) if args.max < 0 else min(args.max, len(dataset))
     settings |= {
         "split": args.split,
         "manifest": dataset.manifest.digest,
         "protocol": dataset.manifest.settings["protocol"],
-        "skip": args.skip,
-        "end": len(dataset) if args.max < 0 else min(args.max, len(dataset)),
+        "disease": list(dataset.info.disease),
+        "skip": args.skip * dataset.step,
+        "end": count * dataset.step,
     }
     launched = shard_of_launcher()
     shard = args.shard or launched
@@ -165,9 +168,13 @@ def main(args: argparse.Namespace) -> None:
         if not len(rows):
             print(f"sigma {sigma:g}: no image falls to this shard: {outfile}")
             continue
+        # Where draws stop as soon as the radii are decided, nothing else is, and the mean is a lower bound.
+        asked = settings.get("radii")
+        radius = max((r for r in asked if r <= sigma), default=asked[0]) if asked else sigma
         print(
             f"sigma {sigma:g}: certified accuracy {certified_accuracy(rows, 0):.1%} at r = 0, "
-            f"{certified_accuracy(rows, sigma):.1%} at r = {sigma:g}; ACR {average_certified_radius(rows):.3f}; "
+            f"{certified_accuracy(rows, radius):.1%} at r = {radius:g}; "
+            f"ACR {'≥ ' if asked else ''}{average_certified_radius(rows):.3f}; "
             f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {outfile}"
         )
         certified.append(Certification(args.outfile.stem, sigma, outfile, rows, torn, settings))

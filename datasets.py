@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -108,13 +107,15 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
 class ImageDataset(Dataset):
     """The images of one split: `dataset[i]` is (image float32 `[C, H, W]` in [0, 1], label int).
 
-    `rows[i]` is the manifest's row of image i (its path, class, group …), `labels` an int64 tensor `[N]`.
+    `rows[i]` is the manifest's row of image i (its path, class, group …), `labels` an int64 tensor `[N]`. Image i is
+    number i · `step` of its split: of attacked images there may be only every so many.
     """
 
     def __init__(
-        self, name: str, split: str, manifest: Manifest, rows: list[dict[str, str]], pixels: np.ndarray, at: list[int]
-    ):
-        self.name, self.split, self.manifest, self.rows = name, split, manifest, rows
+        self, name: str, split: str, manifest: Manifest, rows: list[dict[str, str]], pixels: np.ndarray, at: list[int],
+        step: int = 1,
+    ):  # fmt: skip
+        self.name, self.split, self.manifest, self.rows, self.step = name, split, manifest, rows, step
         self.info = manifest.info
         self.labels = torch.tensor([int(row["label"]) for row in rows], dtype=torch.int64)
         # uint8 [M, C, H, W] of all splits, memory-mapped; image i is _pixels[at[i]].
@@ -125,6 +126,10 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.__getitems__([index])[0]
+
+    def numbered(self, number: int) -> tuple[Tensor, int]:
+        """The image with this number in its split, and its label."""
+        return self[number // self.step]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Many at once, as a DataLoader asks for a batch: read and converted together."""
@@ -190,14 +195,11 @@ def get_loader(
     batch: int,
     train: bool = False,
     workers: int = 0,
-    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> DataLoader:
     """Batches (images `[B, C, H, W]`, labels `[B]`); `train` shuffles and drops a last batch of one image.
 
-    `transform` changes each batch of images, as those of `training.augmentation` do. The order and what is random in
-    it come from torch's global generator, so that a run is reproduced by its seed.
+    The order comes from torch's global generator, so that a run is reproduced by its seed, with however many workers.
     """
-    collate = functools.partial(_collate, transform=transform)
     # Batch norm cannot train on a single image.
     drop_last = train and len(dataset) % batch == 1 and len(dataset) > batch
     return DataLoader(
@@ -205,17 +207,14 @@ def get_loader(
         batch_size=batch,
         shuffle=train,
         drop_last=drop_last,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
+        num_workers=workers,  # not persistent ones, whose later epochs would draw other orders
+        collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _collate(samples: Sequence[tuple[Tensor, int]], transform: Callable[[Tensor], Tensor] | None):
-    images = torch.stack([image for image, _ in samples])
-    labels = torch.tensor([label for _, label in samples])
-    return (images if transform is None else transform(images)), labels
+def _collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
 
 def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: int, channels: int) -> np.ndarray:
@@ -246,7 +245,10 @@ def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: D
 
     def decode(index: int) -> None:
         path = root / rows[index]["path"]
-        image = read_image(path, info.window)
+        try:
+            image = read_image(path, info.window)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; if the images were moved, run prepare_data.py again") from None
         if hashlib.sha256(image.tobytes()).hexdigest() != rows[index]["sha256"]:
             raise ValueError(f"{path}: is not the image any more that prepare_data.py found there; run it again")
         out[index] = to_array(image, out.shape[-1], out.shape[1], info.fit)

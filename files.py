@@ -75,33 +75,42 @@ class Table:
         what: str = "--outfile", cure: str = "name another file",
     ) -> None:  # fmt: skip
         self.path, self._separator = path, "," if path.suffix == ".csv" else "\t"
-        header, beside = self._line(columns), settings_path(path)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(beside, settings)
-            write_text(path, header)
+        self._settings = json.loads(json.dumps(settings))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.is_file()
+        self._stream = path.open("a", encoding="utf-8", newline="")
+        try:
+            # Before anything is looked at: of two runs that begin a table at once, one must go.
+            if not _lock(self._stream):
+                raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
+            self._open(new, self._line(columns), settings_path(path), not_compared, f"{what} {path}", cure)
+        except BaseException:
+            self._stream.close()
+            raise
+        self._stale = self.before != self._settings
+
+    def _open(self, new: bool, header: str, beside: Path, not_compared: Collection[str], what: str, cure: str) -> None:
+        """Begin the table, or read what is there. A torn last line is cut off; a file that lost even its header gets it
+        back."""
+        *whole, torn = self.path.read_bytes().split(b"\n")
+        lines = [line.decode() for line in whole]
+        empty = not (lines or torn)
+        if empty and (new or not beside.is_file()):
+            write_json(beside, self._settings)
         if not beside.is_file():
-            raise ValueError(f"{what} {path}: exists without its settings {beside.name}; {cure}")
-        self.before, self._settings = read_json(beside), json.loads(json.dumps(settings))
+            raise ValueError(f"{what}: exists without its settings {beside.name}; {cure}")
+        self.before = read_json(beside)
         changed = differences(self.before, self._settings, not_compared)
         if changed:
-            raise ValueError(f"{what} {path}: was made with {changed}; {cure} or delete it")
-        self._stream = path.open("a", encoding="utf-8", newline="")
-        if not _lock(self._stream):
-            self._stream.close()
-            raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
-        # A torn last line is cut off; a file that lost even its header gets it back.
-        *whole, torn = path.read_bytes().split(b"\n")
-        lines = [line.decode() for line in whole]
+            raise ValueError(f"{what}: was made with {changed}; {cure} or delete it")
+        if lines and f"{lines[0]}\n" != header:
+            raise ValueError(f"{what}: has other columns ({lines[0]}); {cure} or delete it")
         if torn:
-            self._stream.truncate(path.stat().st_size - len(torn))
+            self._stream.truncate(self.path.stat().st_size - len(torn))
         if not lines:
             self._stream.write(header)
-        if lines and f"{lines[0]}\n" != header:
-            self._stream.close()
-            raise ValueError(f"{what} {path}: has other columns ({lines[0]}); {cure} or delete it")
+            self._stream.flush()
         self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
-        self._stale = self.before != self._settings
 
     def append(self, *values: object) -> None:
         """Write a line, all of it or (when killed) a torn one that the next run cuts off."""

@@ -36,7 +36,7 @@ from evaluation.tables import (
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, goes_on=False)
     parser.add_argument(
         "--add",
         type=named_file,
@@ -94,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     reports = [(name, images, read_report(path)) for name, images, path in args.empirical]
     of_reports = [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
     of_one_split([(each.path, each.settings) for each in certifications] + of_reports)
-    for line in caveats(certifications):
+    for line in caveats(certifications, args.radii):
         print(f"make_tables.py: warning: {line}", file=sys.stderr)
     for column in dict.fromkeys(images for _, images, _ in reports):
         counts = sorted({report["images"] for _, images, report in reports if images == column})

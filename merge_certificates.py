@@ -15,7 +15,7 @@ from certification.certificate_file import merge
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, goes_on=False)
     parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD.tsv", help="the TSVs of all shards of a run")
     parser.add_argument("--outfile", type=Path, required=True, help="the merged TSV; settings go to <outfile>.json")
     parser.add_common_flags()

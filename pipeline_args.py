@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 import torch
 
-from catalogue import DatasetInfo, dataset_info
+from catalogue import DatasetInfo, dataset_info, prepared_info
 from datasets import ImageDataset, get_dataset
 from models import Pipeline, load_pipeline
 
@@ -34,18 +35,26 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
     """What is known of the images: of `--dataset`, else of what the classifier was trained on, which a checkpoint knows
-    where no data is prepared. Raises ValueError if the classifier has another number of classes."""
-    if pipeline.info is not None and args.dataset in (None, pipeline.dataset):
+    where no data is prepared; which classes are disease, from the manifest where there is one. Raises ValueError if the
+    classifier has other classes."""
+    name = args.dataset or pipeline.dataset
+    if pipeline.info is not None and name == pipeline.dataset:
         info = DatasetInfo.from_plain(pipeline.info)
+        prepared = prepared_info(name, args.data_dir)
+        if prepared is not None and prepared.classes == info.classes:
+            info = dataclasses.replace(info, disease=prepared.disease)
     else:
-        info = dataset_info(args.dataset or pipeline.dataset, args.data_dir)
+        info = dataset_info(name, args.data_dir)
+        info.check_classes(args.classifier, pipeline.info)
     if pipeline.num_classes != len(info.classes):
-        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but "
-                         f"{args.dataset or pipeline.dataset} has {len(info.classes)}")  # fmt: skip
+        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
     return info
 
 
 def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
-    """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does."""
-    return get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol, pipeline.channels,
-                       args.data_dir, pipeline.origins)  # fmt: skip
+    """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does, ValueError also if the
+    classifier has other classes."""
+    dataset = get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol,
+                          pipeline.channels, args.data_dir, pipeline.origins)  # fmt: skip
+    dataset.info.check_classes(args.classifier, pipeline.info)
+    return dataset

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from pipeline_args import open_split
 
 COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
            "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
+COSTS = ("queries", "seconds")
 # What may differ between the run that began a folder and the one that goes on with it.
 NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier", "denoiser"}
 
@@ -123,8 +125,19 @@ def get_attacked(
         raise ValueError(f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
                          f"pipeline takes {image_size} and {channels}")  # fmt: skip
     pixels = _Saved([folder / row["path"] for row in rows], image_size, channels)
-    manifest = Manifest(folder / "manifest.csv", rows, settings)
-    return ImageDataset(settings["dataset"], split, manifest, rows, pixels, list(range(len(rows))))
+    manifest = AttackManifest(folder / "manifest.csv", rows, settings)
+    places = list(range(len(rows)))
+    return ImageDataset(settings["dataset"], split, manifest, rows, pixels, places, settings["skip"])
+
+
+class AttackManifest(Manifest):
+    """The rows of one split in an attack's `manifest.csv`, and its settings."""
+
+    @property
+    def digest(self) -> str:
+        """Of these rows, without what they cost: attacking another split does not change it, nor does a slower run."""
+        kept = [{name: value for name, value in row.items() if name not in COSTS} for row in self.rows]
+        return hashlib.sha256(json.dumps([self.settings["dataset_manifest"], kept]).encode()).hexdigest()
 
 
 class _Saved:

@@ -16,19 +16,29 @@ from evaluation.certificates import COLUMNS, read_rows, wanted_indices
 # What may differ between the run that began a TSV and the one that goes on with it, or between shards.
 NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
 
+SINCE = {"disease"}  # settings that older files lack
+
 
 class CertificateFile(files.Table):
     """Opens `path` for appending. `done` holds the indices that are in it already.
 
     `extra` names the columns to the right of the six standard ones. Raises ValueError if `path` was made with other
-    settings or columns, or has no settings beside it.
+    settings or columns, holds images that are not asked for, or has no settings beside it.
     """
 
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
-        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED)
+        beside = files.settings_path(path)
+        told = files.read_json(beside) if beside.is_file() else settings
+        older = SINCE - told.keys()  # of a version that did not write them
+        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED | older)
+        self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
+        others = self.done - set(wanted_indices(settings))
+        if others:
+            self._stream.close()
+            raise ValueError(f"--outfile {path}: holds image {min(others)}, which --skip, --max and --shard leave out; "
+                             "name another file")  # fmt: skip
         if any(self.before[key] != settings[key] for key in ("skip", "end")):
             self.renew_settings()  # even if this run finds everything done: `merge` compares what was wanted
-        self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
 
     def close(self) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
@@ -57,6 +67,8 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
 
     Raises ValueError if a shard is missing, there twice, unfinished or of a run with other settings.
     """
+    if outfile.resolve() in [path.resolve() for path in paths]:
+        raise ValueError(f"--outfile {outfile}: is one of the shards")
     first: dict | None = None
     seen: dict[int, Path] = {}
     lines: list[str] = []
@@ -88,9 +100,11 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
     if len(seen) < count:
         gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
         raise ValueError(f"shards are missing: {gaps}")
-    outfile.unlink(missing_ok=True)  # an old table must not end up beside new settings
-    files.write_json(files.settings_path(outfile), {**first, "shard": None})
-    files.write_text(outfile, "".join([header, *sorted(lines, key=_index)]))
+    # Both are whole before the old table goes, which must not end up beside new settings.
+    with files.replacing(outfile) as table, files.replacing(files.settings_path(outfile)) as settings_of_it:
+        table.write_text("".join([header, *sorted(lines, key=_index)]), encoding="utf-8", newline="")
+        files.write_json(settings_of_it, {**first, "shard": None})
+        outfile.unlink(missing_ok=True)
     return len(lines)
 
 

@@ -36,6 +36,7 @@ SHARED_SETTINGS = (
     "radii",
     "radius_tol",
     "noise",
+    "disease",
 )  # what a fair comparison holds fixed
 
 
@@ -121,7 +122,7 @@ def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, i
     """Of the same images in two tables, those certified at L2 `radius` [0, 1] in `after` alone, in `before` alone, and
     McNemar's exact two-sided p for that difference. Raises ValueError if the images are others."""
     before, after = np.sort(before, order="idx"), np.sort(after, order="idx")
-    if not np.array_equal(before["idx"], after["idx"]):
+    if not all(np.array_equal(before[name], after[name]) for name in ("idx", "label")):
         raise ValueError("the two tables hold different images")
     held, kept = ((rows["correct"] == 1) & (rows["radius"] >= radius) for rows in (before, after))
     more, fewer = int((kept & ~held).sum()), int((held & ~kept).sum())
@@ -283,14 +284,20 @@ def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certif
     return {sigma: [each for each in certifications if each.sigma == sigma] for sigma in sigmas}
 
 
-def caveats(certifications: Sequence[Certification]) -> list[str]:
-    """What a reader of the comparison must know, one line each: torn and unfinished files, other images, other
-    settings."""
+def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()) -> list[str]:
+    """What a reader of the comparison at these `radii` must know, one line each: torn and unfinished files, radii that
+    no draw was to decide, other images, other settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
     for each in certifications:
         wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
         if missing := wanted - set(each.rows["idx"].tolist()):
             lines.append(f"{each.path}: is unfinished, {len(missing)} of its {len(wanted)} images are missing")
+        asked = each.settings.get("radii") or radii
+        between = [f"{r:g}" for r in radii if 0 < r < each.asked and r not in asked]
+        if between:
+            decided = ", ".join(f"{r:g}" for r in asked)
+            lines.append(f"{each.path}: certified accuracy at {', '.join(between)} is a lower bound, for only "
+                         f"{decided} were asked for")  # fmt: skip
     for sigma, group in by_sigma(certifications).items():
         # The label tells images of two data sets apart, whose idx may well agree.
         images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}

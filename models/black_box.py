@@ -108,10 +108,13 @@ def load_classifier(
     """
     if not is_foreign(spec):
         model, made = load_model(spec, "classifier", device)
-        if "image_size" not in made:
-            raise ValueError(f"--classifier {spec}: does not say its image_size; not written by train_classifier.py")
-        known = {"image_size": made["image_size"], **made["arch_kwargs"]}
+        own = {name: made[name] for name in ("dataset", "image_size") if made.get(name) is not None}
+        known = {"channels": 3, **own, **made["arch_kwargs"]}  # 3 as in `models.classifiers.classifier`
         must_agree("--classifier", spec, known, described)
+        known = {**described, **known}
+        must_be_told("--classifier", spec, known, ("dataset", "image_size"))
+        made |= {name: known[name] for name in ("dataset", "image_size")}
+        made["arch_kwargs"] = {**made["arch_kwargs"], "channels": known["channels"]}
         if scores != "logits":
             function = local_function(model, device, scores)
             model = QueriedClassifier(function, str(spec), known["num_classes"], scores, retries=0).eval()
@@ -136,6 +139,11 @@ def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.d
         for name in ("image_size", "channels", "num_classes"):
             if held[name] != wanted[name]:
                 raise ValueError(f"--surrogates {path}: has {name} {held[name]}, but the classifier {wanted[name]}")
+        told, own = ((each.get("info") or {}).get("classes") for each in (made, other))
+        if told and own and list(told) != list(own):
+            raise ValueError(
+                f"--surrogates {path}: its answers are {', '.join(own)}; the classifier's {', '.join(told)}"
+            )
         surrogates.append(frozen(surrogate))
     return surrogates
 

@@ -73,6 +73,8 @@ def _load(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A denoiser, an encoder or a decoder, the halves from an autoencoder's file too, and what the file holds."""
     model, checkpoint = load_model(path, kind, device)
+    if "measurement" in checkpoint:
+        raise ValueError(f"{path}: reconstructs images from measurements; it is no {kind}")
     must_fit(path, checkpoint, channels, image_size)
     model = getattr(model, kind) if checkpoint["arch"] == "autoencoder" and kind in HALVES else model
     return model, {key: checkpoint[key] for key in ("arch", "arch_kwargs")}

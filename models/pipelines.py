@@ -79,8 +79,15 @@ def load_pipeline(
     in `load_front`.
 
     Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
-    fit each other.
+    fit each other: one was trained on another split of the data set than the others, say.
     """
+    trained = origins((classifier, denoiser, encoder, decoder))
+    splits: dict[str, tuple[str, str]] = {}
+    for path, (dataset, digest) in trained.items():
+        first, same = splits.setdefault(dataset, (path, digest))
+        if digest != same:
+            raise ValueError(f"{path}: was trained on another split of {dataset} than {first}, and may have seen its "
+                             "test images")  # fmt: skip
     f, made = load_classifier(classifier, device, **described)
     kwargs = made["arch_kwargs"]
     d = None
@@ -91,5 +98,5 @@ def load_pipeline(
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
         frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"], made.get("info"),
-        origins((classifier, denoiser, encoder, decoder)),
+        trained,
     )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import files
 from certification.certificate_file import CertificateFile, merge, shard_path, wanted_indices
 from evaluation.certificates import read_rows
 
@@ -57,7 +59,16 @@ def test_what_does_not_belong_is_refused(tmp_path):
         CertificateFile(path, {**SETTINGS, "radii": [0]}, ["draws"])
     with pytest.raises(ValueError, match="other columns"):
         CertificateFile(path, SETTINGS)
+    for other in ({"skip": 3}, {"skip": 4}, {"end": 5}, {"shard": "0/2"}):
+        with pytest.raises(ValueError, match=r"holds image [2468], which --skip, --max and --shard leave out"):
+            CertificateFile(path, SETTINGS | other, ["draws"])
     assert path.read_bytes() == before
+    assert json.loads(Path(f"{path}.json").read_text()) == SETTINGS
+    # What counts as disease is compared where the file tells it; those of older versions do not.
+    write(path, {**SETTINGS, "disease": ["a"]})
+    told = write(tmp_path / "b.tsv", {**SETTINGS, "disease": ["a"]})
+    with pytest.raises(ValueError, match=r"disease \['a'\] \(now \['b'\]\)"):
+        write(told, {**SETTINGS, "disease": ["b"]})
     Path(f"{path}.json").unlink()
     with pytest.raises(ValueError, match="without its settings"):
         CertificateFile(path, SETTINGS, ["draws"])
@@ -97,3 +108,31 @@ def test_merge_refuses(shards, tmp_path):
     with pytest.raises(ValueError, match=r"unfinished \(idx 8\)"):
         merge([shards[0], unfinished, shards[2]], out)
     assert not out.exists()
+    before = shards[0].read_bytes()
+    with pytest.raises(ValueError, match="is one of the shards"):
+        merge(shards, shards[0])
+    assert shards[0].read_bytes() == before
+    out.write_text("a good table")
+    Path(f"{out}.json").mkdir()  # the settings cannot be written, so the table stays
+    with pytest.raises(OSError, match="directory"):
+        merge(shards, out)
+    assert not list(tmp_path.glob(".m*"))
+
+
+def test_of_two_runs_that_begin_a_table_one_goes(tmp_path, monkeypatch):
+    """The other looks whether there is a file before the first has made it, and opens it after the first has begun."""
+    path, lock = tmp_path / "a.tsv", files._lock
+    first = []
+
+    def late(stream):
+        if not first:
+            first.append(None)
+            first[0] = CertificateFile(path, SETTINGS, ["draws"])
+            first[0].append(0, 1, 1, "0.0", 1, "0:00:00.1", 200)
+        return lock(stream)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with pytest.raises(ValueError, match="another run is writing it"):
+        CertificateFile(path, {**SETTINGS, "N": 7}, ["draws"])
+    first[0].close()
+    assert write(path).read_bytes() == write(tmp_path / "b.tsv").read_bytes().replace(b"0.000000", b"0.0", 1)

@@ -68,9 +68,10 @@ def test_loaders(data_dir):
     plain, _ = next(iter(DataLoader(dataset, batch_size=8)))  # a user's own loader works too
     assert torch.equal(plain, images)
     orders = []
-    for seed in (0, 0, 1):
+    for seed, workers in ((0, 0), (0, 2), (1, 0)):
         torch.manual_seed(seed)
-        orders.append(torch.cat([y for _, y in get_loader(dataset, 8, train=True, transform=torch.negative)]))
+        loader = get_loader(dataset, 8, train=True, workers=workers)
+        orders.append(torch.cat([y for _ in range(2) for _, y in loader]))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
 
@@ -141,6 +142,21 @@ def test_bad_requests(data_dir, tmp_path):
         get_dataset("Phantom_MRI", "test", data_dir=tmp_path)
 
 
+def test_models_of_other_classes_are_refused(pipeline, data_dir, tmp_path, fails):
+    """As many of them, but in another order: each answer would be called by another's name."""
+    root = tmp_path / "S"
+    for name, other in (("glioma_tumor", "a"), ("meningioma_tumor", "b"), ("no_tumor", "c"), ("pituitary_tumor", "d")):
+        for split in ("Training", "Testing"):
+            shutil.copytree(next(data_dir.glob("Phantom_MRI/phantoms_*")) / split / name, root / split / other)
+    run_script("prepare_data", "--dataset", "Mine", "--source", root, "--data_dir", tmp_path)
+    flags = ("--classifier", pipeline["classifier"], "--dataset", "Mine", "--data_dir", tmp_path)
+    words = (pipeline["classifier"], "glioma_tumor, meningioma_tumor", "a, b, c, d")
+    fails(1, words, "evaluate", *flags)
+    fails(1, words, "main_ds", *flags, "--outdir", tmp_path / "run")
+    fails(1, words, "AE_DS_verify", *flags, "--sigma", 0.25, "--predict", root / "Testing" / "a")
+    fails(1, words, "AE_DS_verify", *flags, "--sigma", 0.25, "--outfile", tmp_path / "c.tsv")
+
+
 def test_models_of_another_split_are_refused(pipeline, data_dir, tmp_path, fails):
     """They may have been trained on what is a test image now."""
     shutil.copytree(data_dir, tmp_path / "D", ignore=shutil.ignore_patterns("cache", "AT_*"))
@@ -154,6 +170,11 @@ def test_models_of_another_split_are_refused(pipeline, data_dir, tmp_path, fails
     for mode in ("test", "train"):
         fails(1, (pipeline["mse"], "another split"), "ds_main", "--mode", mode, "--data_dir", tmp_path / "D",
               "--pretrained_denoiser", pipeline["mse"], "--outdir", tmp_path / "more")  # fmt: skip
+    checkpoint = torch.load(pipeline["mse"], weights_only=True)
+    torch.save(checkpoint | {"manifest": "of another split"}, tmp_path / "mse.pth.tar")
+    fails(1, (tmp_path / "mse.pth.tar", "another split of Phantom_MRI", pipeline["classifier"]), "AE_DS_verify",
+          "--classifier", pipeline["classifier"], "--denoiser", tmp_path / "mse.pth.tar", "--sigma", 0.25,
+          "--predict", next(data_dir.rglob("*.png")))  # fmt: skip
     certify = ("AE_DS_verify", "--sigma", 0.25, "--outfile", tmp_path / "c.tsv", "--data_dir", tmp_path / "D")
     fails(1, ("another split",), *certify, "--classifier", pipeline["classifier"])
     assert not (tmp_path / "c.tsv").exists()

@@ -10,10 +10,11 @@ import pytest
 from conftest import run_script
 from scipy.stats import binomtest
 
+from attacks.folder import get_attacked
 from core import Smooth
 from datasets import get_dataset
+from evaluation.certificates import caveats, load, read_rows
 from evaluation.metrics import calibration, confidence, metric_records, summarize
-from files import sha256
 from models import load_pipeline
 
 
@@ -129,7 +130,7 @@ def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path)
 
 def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline, data_dir, tmp_path, fails):
     flags = ("--classifier", pipeline["classifier"], "--data_dir", data_dir)
-    run_script("attacks.generate", *flags, "--eps", 0.1, "--suffix", "_evaluate", "--no-amp")
+    run_script("attacks.generate", *flags, "--eps", 0.1, "--suffix", "_evaluate", "--no-amp", "--skip", 2)
     run_script("evaluate", *flags, "--no-amp", "--split", "FGSM_evaluate", "--outfile", tmp_path / "base.json")
     report = json.loads((tmp_path / "base.json").read_text())
     folder = data_dir / "Phantom_MRI" / "AT_FGSM_evaluate"
@@ -145,8 +146,13 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
                "FGSM_evaluate", "--outfile", tmp_path / "c.tsv")  # fmt: skip
     settings = json.loads((tmp_path / "c.tsv.json").read_text())
     assert {"hardware", "torch", "amp"} <= settings.keys()
-    assert (settings["split"], settings["manifest"]) == ("FGSM_evaluate", sha256(folder / "manifest.csv"))
-    assert len((tmp_path / "c.tsv").read_text().splitlines()) == 4
+    attacked = get_attacked("Phantom_MRI", "FGSM_evaluate", 32, 3, None, data_dir)
+    assert (settings["split"], settings["manifest"]) == ("FGSM_evaluate", attacked.manifest.digest)
+    found, _ = read_rows(tmp_path / "c.tsv")
+    assert found["idx"].tolist() == [0, 2, 4]  # as the images that they were made of, so that tables can be paired
+    assert found["label"].tolist() == attacked.labels[:3].tolist()
+    (line,) = caveats([load("attacked", tmp_path / "c.tsv")], [0.0, 0.1, 0.25])
+    assert "at 0.1 is a lower bound, for only 0, 0.25, 0.5" in line
     stale = json.loads((folder / "manifest.csv.json").read_text())
     (folder / "manifest.csv.json").write_text(json.dumps(stale | {"dataset_manifest": "another"}))
     fails(1, (folder, "of another split"), "evaluate", *flags, "--split", "FGSM_evaluate")

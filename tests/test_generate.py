@@ -142,8 +142,11 @@ def test_interrupted_it_goes_on_and_is_the_same(generate, data_dir, monkeypatch,
     monkeypatch.setattr(attacks.generate, "run_attack", lambda *_: pytest.fail("attacked again"))
     generate("_cut", *flags)
     monkeypatch.undo()
+    before = get_attacked("Phantom_MRI", "PGD_cut", 32, 3, None, data_dir).manifest.digest
     generate("_cut", *flags, "--split", "val")
     assert {row["split"] for row in rows_of(cut)} == {"val", "test"}
+    after = [get_attacked("Phantom_MRI", f"PGD_{name}", 32, 3, None, data_dir) for name in ("cut", "whole", "cut:val")]
+    assert before == after[0].manifest.digest == after[1].manifest.digest != after[2].manifest.digest
 
 
 def test_a_folder_is_a_dataset(generate, data_dir):
@@ -158,6 +161,10 @@ def test_a_folder_is_a_dataset(generate, data_dir):
             assert torch.equal(image, saved(folder / row["path"]))
         assert images.manifest.settings["protocol"] == "stratified"
         assert len(images.manifest.digest) == 64
+        clean = get_dataset("Phantom_MRI", name, 32, data_dir=data_dir)
+        for i, row in enumerate(rows):  # an attacked image has the number of the image it was made of
+            assert torch.equal(images.numbered(int(row["idx"]))[0], images[i][0])
+            assert clean.numbered(int(row["idx"]))[1] == images[i][1]
     for arguments, word in (
         (("Phantom_MRI", "FGSM_read", 64, 3, None), "holds 32 px"),
         (("Phantom_MRI", "FGSM_read:old", 32, 3, None), "must be train, val, test or"),

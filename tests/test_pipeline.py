@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,21 @@ def test_tsv_and_settings(verify):
 
     ceiling = 0.25 * norm.ppf(0.001 ** (1 / 60))
     assert (rows["radius"] <= ceiling).all()
+
+
+def test_what_disease_is_does_not_change_within_a_table(verify, data_dir, tmp_path, capsys):
+    """Sensitivity would be of two kinds of images."""
+    path = verify("a.tsv")
+    shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "D" / "Phantom_MRI", ignore=shutil.ignore_patterns("AT_*"))
+    manifest = tmp_path / "D" / "Phantom_MRI" / "manifest.json"
+    settings = json.loads(manifest.read_text())
+    settings["info"]["disease"] = ["glioma_tumor"]
+    manifest.write_text(json.dumps(settings))
+    before = path.read_bytes()
+    with pytest.raises(SystemExit):
+        verify("a.tsv", "--max", 7, "--data_dir", tmp_path / "D")
+    assert "was made with disease ['glioma_tumor', 'meningioma_tumor', 'pituitary_tumor']" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_noise_makes_certificates_independent_of_batch_skip_and_order(verify):
