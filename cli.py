@@ -8,10 +8,12 @@ SIGTERM, which schedulers of clusters send).
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,9 +57,11 @@ def reconstructor_flags(group: argparse._ArgumentGroup, required: bool = True) -
 class Parser(argparse.ArgumentParser):
     """ArgumentParser that never abbreviates, takes `-` for `_` in flags, reads --config, and errs in one line."""
 
-    def __init__(self, description: str | None = None, **kwargs) -> None:
+    def __init__(self, description: str | None = None, goes_on: bool = True, **kwargs) -> None:
+        """`goes_on`: interrupted, the script goes on where it was when it is called again."""
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **kwargs)
+        self.goes_on = goes_on
 
     def add_common_flags(self) -> None:
         """Add --seed, --device and --config, which every script takes."""
@@ -125,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         for key, value in settings.items():
             flag = self._canonical(f"--{key}")
             action = self._option_string_actions.get(flag)
-            if action is None:
+            if action is None or flag == "--config":
                 self.error(f"--config {path}: unknown flag {key!r}")
             if isinstance(value, bool):
                 if value or isinstance(action, argparse.BooleanOptionalAction):
@@ -154,17 +158,24 @@ def run(
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
-        main(args)
+        with warnings.catch_warnings():
+            if not sys.flags.dev_mode:
+                warnings.showwarning = functools.partial(_show_warning, parser.prog)
+            main(args)
     except KeyboardInterrupt:
-        parser.exit(
-            130, f"\n{parser.prog}: interrupted; the same command (training: with --resume) goes on from here\n"
-        )
+        hint = "; the same command (training: with --resume) goes on from here" * parser.goes_on
+        parser.exit(130, f"\n{parser.prog}: interrupted{hint}\n")
     except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, FloatingPointError) as error:
         if sys.flags.dev_mode:
             raise
         parser.exit(1, f"{parser.prog}: error: {_one_line(error)}\n")
+
+
+def _show_warning(prog: str, message: Warning | str, *_: object) -> None:
+    """A library's warning as one line for the user, without the line of source that it comes from."""
+    print(f"{prog}: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

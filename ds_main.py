@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 import cli
 import files
+from catalogue import dataset_info
 from datasets import get_dataset, get_loader
 from models import autocast, build, load_model, names, origins, prepare, takes
 from models.measurements import MEASUREMENTS, measurement
@@ -29,8 +30,11 @@ from training.noise import add_fixed_noise, add_noise, noise_range
 from training.run_directory import RunDirectory
 
 # New networks, unless flags say otherwise.
-NEW = {"model": "denoiser", "arch": "nafnet", "image_size": 64, "channels": 3, "latent": 576,
+NEW = {"model": "denoiser", "arch": "nafnet", "channels": 3, "latent": 576,
        "measurement": "undersampled", "acceleration": 4.0}  # fmt: skip
+# Of which kinds of network a flag says something.
+ONLY_OF = {"arch": ("denoiser", "reconstructor"), "latent": ("autoencoder",), "measurement": ("reconstructor",),
+           "acceleration": ("reconstructor",)}  # fmt: skip
 # Peak learning rates: at that of a denoiser a reconstructor diverges (Brain Tumor MRI, epoch 7).
 RATES = {"denoiser": 1.5e-3, "autoencoder": 1.5e-3, "reconstructor": 5e-4}
 
@@ -51,7 +55,7 @@ def get_args_parser() -> cli.Parser:
                        "k-space (default: undersampled), or random projections")  # fmt: skip
     model.add_argument("--acceleration", type=cli.positive_float, help="of it: numbers per measured one (default: 4)")
     model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
-    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64)")
+    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64; CIFAR10 32, MNIST 28)")
     model.add_argument("--channels", type=int, choices=[1, 3], help="3: RGB, as published (default); 1: grey")
     model.add_argument("--pretrained_denoiser", "--pretrained_autoencoder", type=Path,
                        help="start from (or test) this checkpoint")  # fmt: skip
@@ -85,9 +89,14 @@ def train(args: argparse.Namespace) -> None:
         denoiser, start = _load(args, device)
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size", "measurement") if key in start}
     else:
+        args.model = args.model or NEW["model"]
+        for name, kinds in ONLY_OF.items():
+            if getattr(args, name) is not None and args.model not in kinds:
+                raise ValueError(f"--{name}: says nothing of --model {args.model}, only of {' and '.join(kinds)}")
         for name, value in NEW.items():
             setattr(args, name, getattr(args, name) or value)
         start = {"dataset": "Phantom_MRI"}
+        args.image_size = args.image_size or dataset_info(args.dataset or start["dataset"], args.data_dir).image_size
         describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
         if args.model == "autoencoder":
             describe["arch"] = "autoencoder"
@@ -96,6 +105,8 @@ def train(args: argparse.Namespace) -> None:
             describe["measurement"] = {"kind": args.measurement, "acceleration": args.acceleration, "seed": args.seed}
         denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
     if args.model != "denoiser":
+        if args.noise_sd != [flags.NOISE_SD]:
+            raise ValueError(f"--noise_sd: is of denoisers; --model {args.model} is trained without")
         args.noise_sd = [0.0]
     args.lr = args.lr or RATES[args.model]
     noise_sd = noise_range(args.noise_sd)
@@ -105,7 +116,7 @@ def train(args: argparse.Namespace) -> None:
     train_data, val_data = (_dataset(args, split, describe) for split in ("train", "val"))
     describe |= train_data.manifest.described()
     measure = _measure(describe)
-    train_loader = get_loader(train_data, args.batch, True, args.workers, random_affine if args.augment else None)
+    train_loader = get_loader(train_data, args.batch, True, args.workers)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- training ----
@@ -117,7 +128,8 @@ def train(args: argparse.Namespace) -> None:
         return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd, measure)}
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
-    best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe)
+    best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe,
+               augment=random_affine if args.augment else None)  # fmt: skip
     noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
     psnr = f"{best['val_psnr']:.2f} dB"
     at = f"at noise {noise}" if noise_sd[1] else "of clean images"

@@ -36,7 +36,7 @@ from pipeline_args import open_pipeline
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, goes_on=False)
     parser.add_pipeline_flags(split=False)
     parser.add_split_flag()
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")

@@ -36,7 +36,7 @@ COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_sm
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, goes_on=False)
     cli.reconstructor_flags(parser)
     cli.image_flags(parser)
     parser.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: only R alone")
@@ -105,15 +105,20 @@ def main(args: argparse.Namespace) -> None:
 
 
 def attack(pipeline: Callable[[Tensor], Tensor], measured: Tensor, images: Tensor, eps: float, steps: int) -> Tensor:
-    """The measurements within L2 distance `eps` for which PGD finds the largest error of the reconstruction."""
+    """The measurements within L2 distance `eps` for which PGD finds the largest error of the reconstruction. They stay
+    between 0 and 1, or where the undisturbed ones go beyond, between their extremes."""
+    low = measured.amin(dim=(1, 2, 3), keepdim=True).clamp(max=0)
+    span = measured.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1) - low
 
-    def as_scores(x: Tensor) -> Tensor:
+    def as_scores(u: Tensor) -> Tensor:
+        x = low + span * u  # PGD knows images in [0, 1]
         # The cross-entropy of these two scores with label 0 grows with the error, and its gradient points the same way.
         error = reconstruction(pipeline(x), images)
         return torch.stack([-error, error], dim=1)
 
-    return pgd(as_scores, measured.clamp(0, 1), torch.zeros(len(images), dtype=torch.long, device=images.device), eps,
-               norm="L2", steps=steps)  # fmt: skip
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    inputs = ((measured - low) / span).clamp(0, 1)
+    return low + span * pgd(as_scores, inputs, labels, eps / span.flatten(), norm="L2", steps=steps)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from models.measurements import export_reconstructor
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, goes_on=False)
     parser.add_argument("--model", "--classifier", type=Path, required=True,
                         help="checkpoint; for ONNX of a classifier or a reconstructor")  # fmt: skip
     parser.add_argument("--outfile", type=Path, required=True, help="NAME.pth.tar or NAME.onnx")
@@ -30,7 +30,12 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     if args.outfile.suffix == ".onnx":
-        classifies = kind_of(load_checkpoint(args.model)["arch"]) == "classifier"
+        checkpoint = load_checkpoint(args.model)
+        classifies = kind_of(checkpoint["arch"]) == "classifier"
+        if not classifies and "measurement" not in checkpoint:
+            raise ValueError(
+                f"--model {args.model}: only a classifier or a reconstructor becomes ONNX; this is neither"
+            )
         (export_classifier if classifies else export_reconstructor)(args.model, args.outfile)
         print(f"images [B, C, H, W] in [0, 1] → {'logits' if classifies else 'reconstructions'}: {args.outfile}")
     elif args.outfile.name.endswith(".pth.tar"):

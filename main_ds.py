@@ -128,9 +128,10 @@ def main(args: argparse.Namespace) -> None:
         get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir, trained)
         for split in ("train", "val")
     )
+    train_data.info.check_classes(args.reconstructor or args.classifier, made.get("info") if args.classifier else None)
     describe |= {"image_size": size, **train_data.manifest.described()}
     pool = args.batch * (args.zo_pool or 1)
-    train_loader = get_loader(train_data, pool, True, args.workers, random_affine if args.augment else None)
+    train_loader = get_loader(train_data, pool, True, args.workers)
     val_loader = get_loader(val_data, args.batch)
 
     # ---- queries ----
@@ -211,7 +212,8 @@ def main(args: argparse.Namespace) -> None:
     box.queries = run.queries
     score = "val_unanimous" if args.consistency else task.score
     try:
-        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, reserve)
+        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, reserve,
+                   augment=random_affine if args.augment else None)  # fmt: skip
     finally:
         if queried:
             run.note_queries(box.queries)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 import cli
+from catalogue import dataset_info
 from datasets import get_dataset, get_loader
 from models import build, prepare
 from models.classifiers import load_weights
@@ -23,7 +24,7 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
     model.add_argument("--arch", default="resnet18", help="any torchvision classifier")
-    model.add_argument("--image_size", type=cli.positive_int, default=64, help="side in pixels")
+    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64; CIFAR10 32, MNIST 28)")
     model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
     model.add_argument("--weights", help="file of torchvision weights to start from; nothing is downloaded")
     model.add_argument(
@@ -41,13 +42,14 @@ def get_args_parser() -> cli.Parser:
 def main(args: argparse.Namespace) -> None:
     device = flags.set_up(args)
     args.dataset = args.dataset or "Phantom_MRI"
+    args.image_size = args.image_size or dataset_info(args.dataset, args.data_dir).image_size
 
     # ---- data ----
     data = {
         split: get_dataset(args.dataset, split, args.image_size, args.protocol, args.channels, args.data_dir)
         for split in ("train", "val")
     }
-    train_loader = get_loader(data["train"], args.batch, True, args.workers, random_changes if args.augment else None)
+    train_loader = get_loader(data["train"], args.batch, True, args.workers)
     val_loader = get_loader(data["val"], args.batch)
     manifest = data["train"].manifest
     info = manifest.info
@@ -79,7 +81,8 @@ def main(args: argparse.Namespace) -> None:
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume)
     describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "image_size": args.image_size, **manifest.described()}
-    best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe)
+    best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe,
+               augment=random_changes if args.augment else None)  # fmt: skip
     noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
     print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 

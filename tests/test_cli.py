@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,16 @@ def test_errors_are_one_line(error, code, words, capsys):
     message = capsys.readouterr().err.strip()
     assert words in message
     assert "\n" not in message
+
+
+def test_warnings_of_libraries_are_one_line(capsys):
+    with pytest.warns(UserWarning, match="theirs"):  # outside of a script they are what they were
+        cli.run(parser, lambda args: None, [])
+        warnings.warn("theirs", stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cli.run(parser, lambda args: warnings.warn("no glyph\nfor ß", stacklevel=1), [])
+    assert capsys.readouterr().err == "test.py: warning: no glyph for ß\n"
 
 
 def test_bugs_keep_their_traceback():

@@ -299,6 +299,16 @@ def test_exported_checkpoints(pipeline, tmp_path, fails):
         pipeline["mse"],
     )
     fails(1, ("--outfile", ".onnx"), "export_model", "--model", pipeline["mse"], "--outfile", tmp_path / "x.bin")
+    fails(1, ("--model", "neither"), "export_model", "--model", pipeline["mse"], "--outfile", tmp_path / "x.onnx")
+
+
+def test_a_classifier_that_does_not_say_what_it_was_trained_on(pipeline, data_dir, tmp_path, fails):
+    checkpoint = torch.load(pipeline["classifier"], weights_only=True)
+    unsaid = {name: value for name, value in checkpoint.items() if name not in ("dataset", "image_size", "info")}
+    torch.save(unsaid, tmp_path / "f.pth.tar")
+    flags = ("evaluate", "--classifier", tmp_path / "f.pth.tar", "--data_dir", data_dir)
+    fails(1, (tmp_path / "f.pth.tar", "does not say its dataset; give"), *flags)
+    run_script(*flags, "--dataset", "Phantom_MRI")
 
 
 FAULTS = """

@@ -131,6 +131,8 @@ def test_one_that_may_only_be_queried(reconstructor, pipeline, data_dir, tmp_pat
     fails(1, ("--reconstructor", "no gradients", "ZO"), *task, *service, *told, *no)
     fails(1, ("scanner:reconstruct", "dataset, image_size, channels, measurement"), *task, *zo, *service[:2], *no)
     fails(1, (onnx, "acceleration 2.0, not 3.0"), *task, *zo, "--reconstructor", onnx, "--acceleration", 3, *no)
+    fails(1, (reconstructor, "it is no denoiser"), *task[:5], "--pretrained_denoiser", reconstructor, *zo,
+          "--reconstructor", onnx, *no)  # fmt: skip
     fails(1, (reconstructor, "image_size 32, not 64"), *task, "--reconstructor", reconstructor, "--image_size", 64, *no)
     fails(1, ("--measurement radon", "gaussian"), *task, *zo, *service[:2], "--measurement", "radon", *told, *no)
     assert not (tmp_path / "no").exists()
@@ -168,3 +170,9 @@ def test_the_attack_stays_within_its_budget_and_finds_the_worst_direction():
     y = torch.full((1, 1, 2, 2), 0.3)
     found = attack(lambda x: 2 * x, y, torch.zeros_like(y), eps=0.5, steps=10)
     assert torch.allclose(found, y + 0.25, atol=1e-3)
+    y = torch.stack([torch.full((1, 2, 2), 0.3), torch.full((1, 2, 2), 1.5), torch.full((1, 2, 2), -2.0)])
+    y[1:, :, 0] = 0.2  # measurements may leave [0, 1]: that is no part of the budget
+    found = attack(lambda x: 2 * x, y, torch.zeros_like(y), eps=0.5, steps=20)
+    length = (found - y).flatten(1).norm(dim=1)
+    assert ((0.1 < length) & (length < 0.5 + 1e-5)).all()
+    assert torch.allclose(found[1:, :, 1], y[1:, :, 1])

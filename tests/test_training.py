@@ -232,7 +232,7 @@ class KilledError(BaseException):
     ("script", "flags"),
     [
         ("train_classifier", ("--optimizer", "SGD", "--schedule", "step", "--lr_step_size", 2, "--gamma", 0.5)),
-        ("ds_main", ("--optimizer", "AdamThenSGD", "--switch_epoch", 2)),
+        ("ds_main", ("--optimizer", "AdamThenSGD", "--switch_epoch", 2, "--workers", 2)),
         ("ds_main", ("--optimizer", "Adam", "--schedule", "cosine")),
         ("main_ds", ()),
     ],
@@ -285,7 +285,12 @@ def test_interrupted_in_an_epoch_equals_uninterrupted(train, error, step, monkey
     train("ds_main", "cut", *flags, "--resume")
     same_weights(whole / "checkpoint.pth.tar", whole.parent / "cut" / "checkpoint.pth.tar")
     rows = [json.loads((whole.parent / run / "metrics.jsonl").read_text().splitlines()[1]) for run in ("whole", "cut")]
-    assert rows[0]["train_loss"] == rows[1]["train_loss"]
+    assert (rows[0]["train_loss"], rows[0]["lr"]) == (rows[1]["train_loss"], rows[1]["lr"])
+
+
+def test_loader_processes_change_nothing(train):
+    one, two = (train("ds_main", f"{n}", "--arch", "dncnn", "--epochs", 2, "--workers", n) for n in (0, 2))
+    same_weights(one / "checkpoint.pth.tar", two / "checkpoint.pth.tar")
 
 
 def test_flags_that_would_be_ignored(fails, data_dir, tmp_path):

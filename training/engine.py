@@ -35,6 +35,7 @@ class Epoch:
     steps: int = 0
     images: int = 0
     whole: bool = True
+    lr: float | None = None  # at its beginning
 
     @classmethod
     def of(cls, model: nn.Module) -> Epoch:
@@ -54,13 +55,15 @@ def fit(
     device: torch.device,
     describe: dict[str, Any],
     reserve: Callable[[int], bool] = lambda images: True,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
     `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
     better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
     dataset, image_size). `reserve` is told the number of images before each step, and answers whether that and the
-    validation after it can be paid for; where not, the epoch ends and is the last one.
+    validation after it can be paid for; where not, the epoch ends and is the last one. `augment` changes each batch of
+    training images, as those of `training.augmentation` do.
     A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
     random state are restored. Interrupted in the middle of an epoch, or by an OSError (a black box that does not answer
     any more), it keeps the steps that are done. Raises FloatingPointError on a loss that is not finite, ValueError if
@@ -101,21 +104,21 @@ def fit(
             break
         epoch = epoch or Epoch.of(model)
         began = time.perf_counter()
-        lr = scheduler.get_last_lr()[0]
+        epoch.lr = epoch.lr or scheduler.get_last_lr()[0]
         try:
             train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1,
-                                         epoch, reserve)  # fmt: skip
+                                         epoch, reserve, augment)  # fmt: skip
             model.eval()
             with torch.inference_mode(), autocast(device, args.amp):
                 metrics = validate()
         except (KeyboardInterrupt, OSError):
             if epoch.steps and epoch.whole:
                 put_back(model.buffers(), epoch.buffers)
-                part = {name: getattr(epoch, name) for name in ("before", "after", "loss", "steps", "images")}
+                part = {name: getattr(epoch, name) for name in ("before", "after", "loss", "steps", "images", "lr")}
                 run.keep({**checkpoint(done), "part": part})
             raise
+        record = {"epoch": done + 1, "lr": epoch.lr, "train_loss": train_loss, **metrics}
         epoch = None
-        record = {"epoch": done + 1, "lr": lr, "train_loss": train_loss, **metrics}
         record["seconds"] = round(time.perf_counter() - began, 2)
         is_best = metrics[score] >= best  # among equals the later epoch: it has trained longer
         best = max(best, metrics[score])
@@ -137,6 +140,7 @@ def train_one_epoch(
     number: int,
     epoch: Epoch,
     reserve: Callable[[int], bool] = lambda images: True,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """One pass over `loader`, or the rest of it after `epoch.steps` steps, or as far as can be paid for; the mean loss
     per image. `epoch` is kept up to date. Raises FloatingPointError."""
@@ -151,7 +155,9 @@ def train_one_epoch(
     for images, labels in batches:
         if not reserve(len(images)):
             break
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        images = images.to(device, non_blocking=True)
+        # Here, not in the loader's processes: what is random in it is drawn from the one generator that is kept.
+        images = (images if augment is None else augment(images)).contiguous(memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True)
         with autocast(device, amp):
             loss = loss_fn(images, labels).mean()

@@ -16,13 +16,14 @@ from training.zeroth_order import ESTIMATORS, queries_of
 # None unless given: without zeroth order they would be ignored, and are refused.
 QUERY_FLAGS = ("zo_method", "q", "mu", "zo_grey", "zo_pool", "zo_batch", "zo_precision", "query_budget", "force")
 # The step of finite differences that the rounding of the answers allows, at the denoised image and behind an encoder
-# (results/zeroth_order). tf32: a GPU's convolutions with factors rounded to 10 bits; float32 on a CPU.
+# (results/zeroth_order). tf32: a GPU's convolutions with factors rounded to 10 bits.
 STEPS = {
     "float32": {"DS": 0.005, "AE_DS": 0.005},
     "tf32": {"DS": 0.1, "AE_DS": 0.02},
     "bfloat16": {"DS": 0.5, "AE_DS": 0.05},
     "labels": {"DS": 1.0, "AE_DS": 0.2},  # of --scores labels: an answer changes where a step crosses a border
 }
+NOISE_SD = 0.25
 # The pixels of a pass of queries: memory, and on the CPU its caches on one hand, weights that are read for each pass on
 # the other.
 PIXELS = {"cpu": 128 * 64**2, "cuda": 1024 * 64**2}
@@ -85,7 +86,7 @@ def add_noise_flag(group: argparse._ArgumentGroup) -> None:
         "--noise_sd",
         type=cli.positive_float,
         nargs="+",
-        default=[0.25],
+        default=[NOISE_SD],
         metavar="SD",
         help="noise on the [0, 1] scale: one value, or LOW HIGH to train on all between",
     )
@@ -147,6 +148,8 @@ def check_method(args: argparse.Namespace) -> None:
 def check_queries(args: argparse.Namespace, dimension: int, size: int, images: int, device: torch.device) -> int:
     """Set the defaults of --q and --zo_batch; the queries that an estimate takes per image (of `size` px). Raises
     ValueError if it is impossible, or costs too much for `images` of them."""
+    if args.zo_precision == "tf32" and device.type != "cuda":
+        raise ValueError("--zo_precision tf32: a CPU has none; it is of CUDA devices")
     args.q = args.q or (dimension if args.zo_method.startswith("CGE") else min(192, dimension))
     args.zo_batch = args.zo_batch or max(1, PIXELS[device.type] // size**2)
     if args.q > dimension and args.zo_method not in ("RGE", "RGE_antithetic"):
