@@ -48,6 +48,8 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level at which it answers")
     parser.add_argument("--batch", type=cli.positive_int, default=64)
     parser.add_argument("--outfile", type=Path, help="write everything, with the settings, as JSON; CSV, PNG beside it")
+    parser.add_argument("--predictions", type=Path, metavar="FILE.tsv",
+                        help="write idx, label, predict, correct of every image; -1: it abstained")  # fmt: skip
     parser.add_common_flags()
     return parser
 
@@ -81,6 +83,11 @@ def main(args: argparse.Namespace) -> None:
         predictions, probabilities = np.array([decide(row, args.alpha) for row in counts]), counts / args.N
     if args.scores == "labels" and args.N is None:
         probabilities = None  # a label has no confidence
+
+    if args.predictions is not None:
+        rows = zip([i * dataset.step for i in chosen], labels, predictions, labels == predictions, strict=True)
+        lines = ["idx\tlabel\tpredict\tcorrect", *("\t".join(str(int(value)) for value in row) for row in rows)]
+        files.write_text(args.predictions, "\n".join(lines) + "\n")
 
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, dataset.info.groups)

@@ -116,7 +116,7 @@ def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):
 def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path):
     common = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--no-amp",
               "--noise_sd", 0.25, "--N", 40, "--skip", 6)  # fmt: skip
-    run_script("evaluate", *common, "--outfile", tmp_path / "a.json")
+    run_script("evaluate", *common, "--outfile", tmp_path / "a.json", "--predictions", tmp_path / "a.tsv")
     run_script("evaluate", *common, "--batch", 7, "--outfile", tmp_path / "b.json")
     report = json.loads((tmp_path / "a.json").read_text())
     assert json.loads((tmp_path / "b.json").read_text())["confusion"] == report["confusion"]
@@ -126,6 +126,10 @@ def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path)
     found = [smoothed.predict(images[i][0], 40, 0.001, 40, i) for i in range(0, len(images), 6)]
     assert report["abstained"] == pytest.approx(np.mean(np.array(found) == -1))
     assert report["accuracy"] == pytest.approx(np.mean(np.array(found) == images.labels.numpy()[::6]))
+    header, *lines = [line.split("\t") for line in (tmp_path / "a.tsv").read_text().splitlines()]
+    assert header == ["idx", "label", "predict", "correct"]
+    expected = zip(range(0, len(images), 6), images.labels.tolist()[::6], found, strict=True)
+    assert [[int(value) for value in line] for line in lines] == [[i, y, c, int(y == c)] for i, y, c in expected]
 
 
 def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline, data_dir, tmp_path, fails):

@@ -174,5 +174,5 @@ def test_the_attack_stays_within_its_budget_and_finds_the_worst_direction():
     y[1:, :, 0] = 0.2  # measurements may leave [0, 1]: that is no part of the budget
     found = attack(lambda x: 2 * x, y, torch.zeros_like(y), eps=0.5, steps=20)
     length = (found - y).flatten(1).norm(dim=1)
-    assert ((0.1 < length) & (length < 0.5 + 1e-5)).all()
+    assert ((length > 0.1) & (length < 0.5 + 1e-5)).all()
     assert torch.allclose(found[1:, :, 1], y[1:, :, 1])
