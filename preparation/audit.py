@@ -261,8 +261,10 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
     rows = -(-len(shown) // 6)
     title = f"alike images, {len(shown)} of {len(pairs)}"
     with rc_context({"text.parse_math": False}):  # a file name may hold a $
-        figure = Figure(figsize=(15, 0.4 + 1.7 * rows))
+        height = 0.4 + 1.7 * rows
+        figure = Figure(figsize=(15, height))
         axes = figure.subplots(rows, 12, squeeze=False)
+        figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.7 / height, wspace=0.1, hspace=0.45)
         for axis in axes.ravel():
             axis.axis("off")
         for k, (pair, check) in enumerate(shown):
@@ -270,7 +272,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
                 axis = axes[k // 6, 2 * (k % 6) + side]
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"{check * (side == 0)}\n{caption(image)}", fontsize=5)
-        figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9)
+        figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9, y=1 - 0.12 / height)
         with files.replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)
     return True
