@@ -15,8 +15,8 @@ from evaluation.certificates import COLUMNS, read_rows, wanted_indices
 
 # What may differ between the run that began a TSV and the one that goes on with it, or between shards.
 NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
-
-SINCE = {"disease"}  # settings that older files lack
+# Settings that files of older versions lack; there they are not compared.
+SINCE = {"disease"}
 
 
 class CertificateFile(files.Table):
@@ -29,8 +29,7 @@ class CertificateFile(files.Table):
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
         beside = files.settings_path(path)
         told = files.read_json(beside) if beside.is_file() else settings
-        older = SINCE - told.keys()  # of a version that did not write them
-        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED | older)
+        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED | (SINCE - told.keys()))
         self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
         others = self.done - set(wanted_indices(settings))
         if others:
@@ -100,11 +99,10 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
     if len(seen) < count:
         gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
         raise ValueError(f"shards are missing: {gaps}")
-    # Both are whole before the old table goes, which must not end up beside new settings.
+    # Both are whole before either takes its place; where the settings cannot, the old table stays.
     with files.replacing(outfile) as table, files.replacing(files.settings_path(outfile)) as settings_of_it:
         table.write_text("".join([header, *sorted(lines, key=_index)]), encoding="utf-8", newline="")
         files.write_json(settings_of_it, {**first, "shard": None})
-        outfile.unlink(missing_ok=True)
     return len(lines)
 
 

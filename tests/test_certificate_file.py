@@ -116,6 +116,7 @@ def test_merge_refuses(shards, tmp_path):
     Path(f"{out}.json").mkdir()  # the settings cannot be written, so the table stays
     with pytest.raises(OSError, match="directory"):
         merge(shards, out)
+    assert out.read_text() == "a good table"
     assert not list(tmp_path.glob(".m*"))
 
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAVES = {"cli", "files", "images"}  # anybody may use them, they use nothing of ours
 ALLOWED = {
     "prepare_data": {"preparation", "catalogue", "datasets"},
-    "train_classifier": {"training", "models", "datasets"},
-    "ds_main": {"training", "models", "datasets"},
+    "train_classifier": {"training", "models", "catalogue", "datasets"},
+    "ds_main": {"training", "models", "catalogue", "datasets"},
     "main_ds": {"training", "pipeline_args", "models", "datasets"},
     "AE_DS_verify": {
         "attacks", "certification", "core", "smoothing", "pipeline_args", "models", "catalogue", "datasets",
