@@ -114,6 +114,8 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
     if args.outfile is None and not args.predict:
         raise ValueError("--outfile is needed (or --predict IMAGE …)")
+    if args.predict and (args.shard or args.skip > 1 or args.max >= 0):
+        raise ValueError("--shard, --skip and --max choose images of a split; --predict certifies all that it names")
     if args.predict and args.outfile is not None and args.outfile.suffix != ".json":
         raise ValueError(f"--outfile {args.outfile}: with --predict it is JSON; name it .json")
     if args.outfile is not None and args.outfile.suffix == ".csv":

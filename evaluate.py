@@ -58,6 +58,8 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     if args.N is not None and not args.noise_sd > 0:
         raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
+    if args.denoiser_sd is not None and args.pretrained_denoiser is None:
+        raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
     if args.outfile is not None and args.outfile.suffix != ".json":
         raise ValueError(f"--outfile {args.outfile}: must end in .json; .csv and .png are put beside it")
 

@@ -163,3 +163,4 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     fails(1, ("--split GONE", "FGSM_evaluate"), "evaluate", *flags, "--split", "GONE")
     fails(1, ("--split FGSM_evaluate:tests", "train, val, test"), "evaluate", *flags, "--split", "FGSM_evaluate:tests")
     fails(1, ("--N", "--noise_sd"), "evaluate", *flags, "--N", 10)
+    fails(1, ("--denoiser_sd", "--pretrained_denoiser"), "evaluate", *flags, "--denoiser_sd", 0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from core import Smooth
 from datasets import get_dataset
 from evaluation.certificates import read_rows
 from models import load_pipeline
+from pipeline_args import info_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,7 +97,7 @@ def test_tsv_and_settings(verify):
     assert (rows["radius"] <= ceiling).all()
 
 
-def test_what_disease_is_does_not_change_within_a_table(verify, data_dir, tmp_path, capsys):
+def test_what_disease_is_does_not_change_within_a_table(verify, pipeline, data_dir, tmp_path, capsys):
     """Sensitivity would be of two kinds of images."""
     path = verify("a.tsv")
     shutil.copytree(data_dir / "Phantom_MRI", tmp_path / "D" / "Phantom_MRI", ignore=shutil.ignore_patterns("AT_*"))
@@ -104,6 +106,10 @@ def test_what_disease_is_does_not_change_within_a_table(verify, data_dir, tmp_pa
     settings["info"]["disease"] = ["glioma_tumor"]
     manifest.write_text(json.dumps(settings))
     before = path.read_bytes()
+    loaded = load_pipeline(pipeline["classifier"], None)
+    for folder, disease in ((tmp_path / "D", (0,)), (data_dir, (0, 1, 3)), (tmp_path, (0, 1, 3))):  # the last: from f
+        asked = argparse.Namespace(dataset=None, data_dir=folder, classifier=pipeline["classifier"])
+        assert info_of(asked, loaded).groups["disease"] == disease
     with pytest.raises(SystemExit):
         verify("a.tsv", "--max", 7, "--data_dir", tmp_path / "D")
     assert "was made with disease ['glioma_tumor', 'meningioma_tumor', 'pituitary_tumor']" in capsys.readouterr().err
