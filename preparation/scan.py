@@ -19,6 +19,7 @@ from catalogue import DatasetInfo
 from images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64
+AT_ONCE = 256  # images that are read before they are written
 READING = 2  # the version of `images.read_image` and `Record`: what another one found is read again
 COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation", "passed_over")
 
@@ -76,16 +77,14 @@ def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept
             return record, to_array(pixels, THUMBNAIL, 1)[0]
 
         done = len(records) - len(unread)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = tqdm(pool.map(read, unread), desc="read images", initial=done, total=len(records), disable=None,
-                         leave=False)  # fmt: skip
-            try:
-                for record, thumbnail in found:
+        progress = tqdm(desc="read images", initial=done, total=len(records), disable=None, leave=False)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress:
+            # Some at a time: what is read waits in memory until it is written, and an interruption for all of these.
+            for start in range(0, len(unread), AT_ONCE):
+                for record, thumbnail in pool.map(read, unread[start : start + AT_ONCE]):
                     if thumbnail is not None:
                         known.append(record, source, thumbnail)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # or an interruption would wait for all images
-                raise
+                    progress.update()
         known.fill_thumbnails(records)
 
 

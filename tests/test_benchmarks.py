@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,18 @@ def test_data(data_dir, tmp_path):
     found = json.loads((tmp_path / "data.json").read_text())["found"]
     assert all(value > 0 for value in found.values())
     assert found["ratio"] == found["cached (images/s)"] / found["ImageFolder (images/s)"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc, where a process' memory is told")
+def test_many_images(tmp_path, fails, monkeypatch):
+    flags = ("benchmarks.many_images", "--images", 60, "--side", 16, "--folder", tmp_path)
+    run_script(*flags, "--outfile", tmp_path / "many.json")
+    report = json.loads((tmp_path / "many.json").read_text())
+    assert report["images_mib"] == 60 * 3 * 16**2 / 2**20
+    assert all(10 < found["mib"] < 10_000 for found in report["found"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["many.json"]  # the images are gone
+    monkeypatch.setattr("benchmarks.many_images.EPOCH", "raise OSError('no such disk')")
+    fails(1, ("no such disk",), *flags)
 
 
 def test_data_of_cells(tmp_path):
