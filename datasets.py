@@ -127,9 +127,9 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.__getitems__([index])[0]
 
-    def numbered(self, number: int) -> tuple[Tensor, int]:
-        """The image with this number in its split, and its label."""
-        return self[number // self.step]
+    def place(self, number: int) -> int:
+        """Where the image with this number in its split is."""
+        return number // self.step
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Many at once, as a DataLoader asks for a batch: read and converted together."""

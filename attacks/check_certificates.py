@@ -105,7 +105,8 @@ def main(args: argparse.Namespace) -> None:
                 missing = [each for each in args.multiples if (str(index), claim, each) not in done]
                 if not missing:
                     continue
-                for found in attack(index, dataset.numbered(index)[0].to(device), claim, goal, radius, missing):
+                image = dataset[dataset.place(index)][0].to(device)
+                for found in attack(index, image, claim, goal, radius, missing):
                     line = (index, claim, found.multiple, f"{found.eps:.6f}", f"{found.l2:.6f}", found.answer,
                             found.group_answer, f"{found.seconds:.2f}")  # fmt: skip
                     table.append(*line)

@@ -56,7 +56,7 @@ def certify_dataset(
     extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else [])]
     tsv = CertificateFile(outfile, settings, extra)
     wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
-    images = ((index, dataset.numbered(index)[0].to(device)) for index in wanted)
+    images = ((index, dataset[dataset.place(index)][0].to(device)) for index in wanted)
     certificates = certify(pipeline, dataset.info, settings, images, len(wanted))
 
     def line(index: int, label: int, found: Certificate) -> list:
@@ -73,7 +73,7 @@ def certify_dataset(
         correct, draws = 0, 0
         try:
             for count, (index, found) in enumerate(certificates, 1):
-                label = dataset.numbered(index)[1]
+                label = int(dataset.labels[dataset.place(index)])
                 tsv.append(*line(index, label, found))
                 progress.update()
                 correct, draws = correct + (found.prediction == label), draws + found.draws

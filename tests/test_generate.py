@@ -163,8 +163,8 @@ def test_a_folder_is_a_dataset(generate, data_dir):
         assert len(images.manifest.digest) == 64
         clean = get_dataset("Phantom_MRI", name, 32, data_dir=data_dir)
         for i, row in enumerate(rows):  # an attacked image has the number of the image it was made of
-            assert torch.equal(images.numbered(int(row["idx"]))[0], images[i][0])
-            assert clean.numbered(int(row["idx"]))[1] == images[i][1]
+            assert images.place(int(row["idx"])) == i
+            assert clean[clean.place(int(row["idx"]))][1] == images[i][1]
     for arguments, word in (
         (("Phantom_MRI", "FGSM_read", 64, 3, None), "holds 32 px"),
         (("Phantom_MRI", "FGSM_read:old", 32, 3, None), "must be train, val, test or"),

@@ -23,7 +23,7 @@ STEPS = {
     "bfloat16": {"DS": 0.5, "AE_DS": 0.05},
     "labels": {"DS": 1.0, "AE_DS": 0.2},  # of --scores labels: an answer changes where a step crosses a border
 }
-NOISE_SD = 0.25
+NOISE_SD = 0.25  # of --noise_sd
 # The pixels of a pass of queries: memory, and on the CPU its caches on one hand, weights that are read for each pass on
 # the other.
 PIXELS = {"cpu": 128 * 64**2, "cuda": 1024 * 64**2}
