@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from catalogue import DatasetInfo
 from certification.certificate_file import CertificateFile
 from core import Smooth
 from datasets import ImageDataset
 from evaluation.certificates import wanted_indices
-from images import find_images, read_image, to_array, with_slice
+from imaging.catalogue import DatasetInfo
+from imaging.images import find_images, read_image, to_array, with_slice
 from models import Pipeline, QueriedClassifier
 from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
