@@ -6,30 +6,31 @@ middle of a line even, goes on with the same command, and nothing is lost or the
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from common import files
-from evaluation.certificates import COLUMNS, read_rows, wanted_indices
+from evaluation.certificates import ASSUMED, COLUMNS, read_rows, wanted_indices
 
-# What may differ between the run that began a TSV and the one that goes on with it, or between shards.
-NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch"}
-# Settings that files of older versions lack; there they are not compared.
-SINCE = {"disease"}
+# What may differ between the run that began a TSV and the one that goes on with it, or between shards. Whether all
+# images are grey depends on how many there are.
+NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch",
+                "seeds_tried", "grey_as_rgb"}  # fmt: skip
 
 
 class CertificateFile(files.Table):
     """Opens `path` for appending. `done` holds the indices that are in it already.
 
-    `extra` names the columns to the right of the six standard ones. Raises ValueError if `path` was made with other
-    settings or columns, holds images that are not asked for, or has no settings beside it.
+    `extra` names the columns to the right of the six standard ones. `seeds_tried` in the settings holds every seed under
+    which this file was ever begun, for as long as its settings are not deleted too. Raises ValueError if `path` was
+    made with other settings (a file of an older version: with its rule and noise, `ASSUMED`) or columns, holds images
+    that are not asked for, or has no settings beside it.
     """
 
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
-        beside = files.settings_path(path)
-        told = files.read_json(beside) if beside.is_file() else settings
-        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED | (SINCE - told.keys()))
+        super().__init__(path, (*COLUMNS, *extra), settings, NOT_COMPARED, assumed=ASSUMED)
         self.done: set[int] = set(read_rows(path)[0]["idx"].tolist()) if self.rows else set()
         others = self.done - set(wanted_indices(settings))
         if others:
@@ -39,9 +40,20 @@ class CertificateFile(files.Table):
         if any(self.before[key] != settings[key] for key in ("skip", "end")):
             self.renew_settings()  # even if this run finds everything done: `merge` compares what was wanted
 
+    def _inherit(self, before: dict) -> None:
+        self._settings |= seeds_tried(before, self._settings)
+
     def close(self) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
         super().close(_index)
+
+
+def seeds_tried(*runs: dict) -> dict[str, list[int]]:
+    """`seeds_tried` for the settings of a file that these `runs` (their settings) were about, the oldest first; {} where
+    none tells a seed."""
+    each = (run.get("seeds_tried", [run["seed"]] if "seed" in run else []) for run in runs)
+    found = list(dict.fromkeys(itertools.chain.from_iterable(each)))
+    return {"seeds_tried": found} if found else {}
 
 
 def shard_of_launcher() -> tuple[int, int] | None:
@@ -69,13 +81,15 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
     if outfile.resolve() in [path.resolve() for path in paths]:
         raise ValueError(f"--outfile {outfile}: is one of the shards")
     first: dict | None = None
+    beside_outfile = files.settings_path(outfile)
+    tried = [files.read_json(beside_outfile)] if beside_outfile.is_file() else []
     seen: dict[int, Path] = {}
     lines: list[str] = []
     for path in paths:
         beside = files.settings_path(path)
         if not (path.is_file() and beside.is_file()):
             raise FileNotFoundError(f"{path if beside.is_file() else beside} is missing")
-        settings = files.read_json(beside)
+        settings = {**ASSUMED, **files.read_json(beside)}
         if "/" not in str(settings.get("shard")):
             raise ValueError(f"{path}: is not a shard (its settings name none)")
         first = first or settings
@@ -86,6 +100,7 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
         if number in seen:
             raise ValueError(f"{path}: shard {settings['shard']} is already {seen[number]}")
         seen[number] = path
+        tried.append(settings)
         rows, torn = read_rows(path, may_be_empty=True)
         wanted, found = set(wanted_indices(settings)), set(rows["idx"].tolist())
         if torn or wanted - found:
@@ -100,9 +115,9 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
         gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
         raise ValueError(f"shards are missing: {gaps}")
     # Both are whole before either takes its place; where the settings cannot, the old table stays.
-    with files.replacing(outfile) as table, files.replacing(files.settings_path(outfile)) as settings_of_it:
+    with files.replacing(outfile) as table, files.replacing(beside_outfile) as settings_of_it:
         table.write_text("".join([header, *sorted(lines, key=_index)]), encoding="utf-8", newline="")
-        files.write_json(settings_of_it, {**first, "shard": None})
+        files.write_json(settings_of_it, {**first, "shard": None, **seeds_tried(*tried)})
     return len(lines)
 
 

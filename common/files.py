@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -65,42 +65,50 @@ class Table:
     """A table that grows by whole lines (`.csv`: with commas, else with tabs) and goes on after any interruption; what
     it was made with lies beside it in `<file>.json`.
 
-    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. Raises
-    ValueError, naming the file as `what`, if it was made with other `settings` (those in `not_compared` apart) or
-    columns, has no settings beside it, or another run is writing it at this moment.
+    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. What settings do
+    not tell is as `assumed` says: files of older versions lack some. Raises ValueError, naming the file as `what`, if it was
+    made with other `settings` (those in `not_compared` apart) or columns, has no settings beside it, or another run is
+    writing it at this moment.
     """
 
     def __init__(
-        self, path: Path, columns: Sequence[str], settings: dict, not_compared: Collection[str] = (),
-        what: str = "--outfile", cure: str = "name another file",
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        columns: Sequence[str],
+        settings: dict,
+        not_compared: Collection[str] = (),
+        what: str = "--outfile",
+        cure: str = "name another file",
+        assumed: Mapping[str, object] | None = None,
+    ) -> None:
         self.path, self._separator = path, "," if path.suffix == ".csv" else "\t"
-        self._settings = json.loads(json.dumps(settings))
+        self._settings, self._assumed = json.loads(json.dumps(settings)), assumed or {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.is_file()
-        self._stream = path.open("a", encoding="utf-8", newline="")
+        # Before anything is looked at: of two runs that begin a table at once, one must go.
+        self._stream, new = _open_locked(path)
+        if self._stream is None:
+            raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
         try:
-            # Before anything is looked at: of two runs that begin a table at once, one must go.
-            if not _lock(self._stream):
-                raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
             self._open(new, self._line(columns), settings_path(path), not_compared, f"{what} {path}", cure)
         except BaseException:
             self._stream.close()
             raise
-        self._stale = self.before != self._settings
+        self._stale = self.before != {**self._assumed, **self._settings}
 
     def _open(self, new: bool, header: str, beside: Path, not_compared: Collection[str], what: str, cure: str) -> None:
         """Begin the table, or read what is there. A torn last line is cut off; a file that lost even its header gets it
         back."""
         *whole, torn = self.path.read_bytes().split(b"\n")
         lines = [line.decode() for line in whole]
-        empty = not (lines or torn)
-        if empty and (new or not beside.is_file()):
+        told = read_json(beside) if beside.is_file() else None
+        self._inherit(told or {})
+        if not (lines or torn) and (new or told is None):
             write_json(beside, self._settings)
-        if not beside.is_file():
+            told = self._settings
+        if told is None:
             raise ValueError(f"{what}: exists without its settings {beside.name}; {cure}")
-        self.before = read_json(beside)
-        changed = differences(self.before, self._settings, not_compared)
+        self.before = {**self._assumed, **told}
+        changed = differences(self.before, {**self._assumed, **self._settings}, not_compared)
         if changed:
             raise ValueError(f"{what}: was made with {changed}; {cure} or delete it")
         if lines and f"{lines[0]}\n" != header:
@@ -111,6 +119,10 @@ class Table:
             self._stream.write(header)
             self._stream.flush()
         self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
+
+    def _inherit(self, before: dict) -> None:
+        """Take into the settings what must outlast those that lay beside the table before ({}: none), even where the
+        table itself was deleted and is begun anew. Nothing, unless a subclass knows of something."""
 
     def append(self, *values: object) -> None:
         """Write a line, all of it or (when killed) a torn one that the next run cuts off."""
@@ -125,17 +137,43 @@ class Table:
             self._stale = False
 
     def close(self, order: Callable[[str], object]) -> None:
-        """Close the file and, if lines were finished out of `order` (their key), sort them."""
-        self._stream.close()
-        header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        in_order = sorted(lines, key=order)
-        if lines != in_order:
-            write_text(self.path, "".join([header, *in_order]))
+        """Close the file and, if lines were finished out of `order` (their key), sort them.
+
+        The lock is held until the sorted file lies in place of the old one: a line that another run appended in between
+        would be lost. Who had opened the old file before and locks it after finds that it is no longer the one at this
+        path (`_open_locked`).
+        """
+        if fcntl is None:  # Windows: there is no lock to hold, and a file that is open cannot be replaced
+            self._stream.close()
+        try:
+            header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            in_order = sorted(lines, key=order)
+            if lines != in_order:
+                write_text(self.path, "".join([header, *in_order]))
+        finally:
+            self._stream.close()
 
     def _line(self, values: Sequence[object]) -> str:
         text = io.StringIO()
         csv.writer(text, delimiter=self._separator, lineterminator="\n").writerow(values)
         return text.getvalue()
+
+
+def _open_locked(path: Path) -> tuple[IO[str] | None, bool]:
+    """`path`, opened for appending and locked, or None where another run holds it; and whether it was made just now.
+
+    A lock is on the file, not on its name: between opening and locking, whoever held it may have put a sorted copy in
+    its place. What would be written to the old file then, nobody would ever read, so the new one is opened.
+    """
+    while True:
+        new = not path.is_file()
+        stream = path.open("a", encoding="utf-8", newline="")
+        if not _lock(stream):
+            stream.close()
+            return None, new
+        if path.is_file() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            return stream, new
+        stream.close()
 
 
 def _lock(stream: IO) -> bool:

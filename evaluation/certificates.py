@@ -37,7 +37,15 @@ SHARED_SETTINGS = (
     "radius_tol",
     "noise",
     "disease",
+    "group_rule",
+    "rule_version",
+    "noise_version",
+    "instruction_set",
 )  # what a fair comparison holds fixed
+# What settings that do not tell it were made with: those of versions before it could be chosen, or was changed.
+ASSUMED = {"group_rule": "vote", "rule_version": 1, "noise_version": 1}
+# How it is decided whether an image shows disease or health.
+GROUP_RULES = {"vote": "by the summed votes of groups", "class": "by the class answer"}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from certification.certificate_file import CertificateFile, merge, shard_path, w
 from common import files
 from evaluation.certificates import read_rows
 
+ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"sigma": 0.25, "N": 100, "skip": 2, "end": 9, "shard": None}
 
 
@@ -64,14 +67,68 @@ def test_what_does_not_belong_is_refused(tmp_path):
             CertificateFile(path, SETTINGS | other, ["draws"])
     assert path.read_bytes() == before
     assert json.loads(Path(f"{path}.json").read_text()) == SETTINGS
-    # What counts as disease is compared where the file tells it; those of older versions do not.
-    write(path, {**SETTINGS, "disease": ["a"]})
     told = write(tmp_path / "b.tsv", {**SETTINGS, "disease": ["a"]})
     with pytest.raises(ValueError, match=r"disease \['a'\] \(now \['b'\]\)"):
         write(told, {**SETTINGS, "disease": ["b"]})
     Path(f"{path}.json").unlink()
     with pytest.raises(ValueError, match="without its settings"):
         CertificateFile(path, SETTINGS, ["draws"])
+
+
+def test_a_file_of_an_older_version_is_not_continued_under_the_new_rule_or_noise(tmp_path):
+    """It tells no version: its rule and its noise were the first, and disease was decided by votes."""
+    path = write(tmp_path / "a.tsv")
+    now = {"rule_version": 1, "noise_version": 1, "group_rule": "vote"}
+    CertificateFile(path, SETTINGS | now, ["draws"]).close()
+    for key, value, told in (
+        ("rule_version", 2, "1 (now 2)"),
+        ("noise_version", 2, "1 (now 2)"),
+        ("group_rule", "class", "vote (now class)"),
+        ("instruction_set", "amx", "None (now amx)"),
+    ):
+        with pytest.raises(ValueError) as error:
+            CertificateFile(path, SETTINGS | now | {key: value}, ["draws"])
+        assert str(error.value) == f"--outfile {path}: was made with {key} {told}; name another file or delete it"
+
+
+def seeds(path: Path) -> list[int]:
+    return json.loads(Path(f"{path}.json").read_text())["seeds_tried"]
+
+
+def test_every_seed_that_was_tried_on_a_file_is_kept(tmp_path):
+    """Whoever deletes a table and begins it anew under another seed until he likes it has tried them all."""
+    path = write(tmp_path / "a.tsv", {**SETTINGS, "seed": 0})
+    assert seeds(path) == [0]
+    for seed, tried in ((5, [0, 5]), (5, [0, 5]), (0, [0, 5]), (7, [0, 5, 7])):
+        path.unlink()
+        write(path, {**SETTINGS, "seed": seed}, indices=[0])
+        assert seeds(path) == tried
+    write(path, {**SETTINGS, "seed": 7, "skip": 1})  # continued, its settings renewed
+    assert seeds(path) == [0, 5, 7]
+    before = {**SETTINGS, "seed": 3}  # settings of an older version tell one seed and no list
+    Path(f"{path}.json").write_text(json.dumps(before))
+    path.unlink()
+    write(path, {**SETTINGS, "seed": 4})
+    assert seeds(path) == [3, 4]
+
+
+def test_a_merged_table_keeps_every_seed_of_its_shards_and_of_its_own_file(tmp_path):
+    def run(seed: int) -> list[Path]:
+        parts = [shard_path(tmp_path / "s.tsv", (i, 2)) for i in range(2)]
+        for i, path in enumerate(parts):
+            path.unlink(missing_ok=True)
+            write(path, {**SETTINGS, "seed": seed, "shard": f"{i}/2"})
+        return parts
+
+    parts, merged = run(0), tmp_path / "m.tsv"
+    merge(parts, merged)
+    assert seeds(merged) == [0]
+    run(1)
+    Path(f"{parts[1]}.json").unlink()
+    parts[1].unlink()
+    write(parts[1], {**SETTINGS, "seed": 1, "shard": "1/2"})
+    merge(parts, merged)  # one shard has forgotten seed 0, the other and the table itself have not
+    assert seeds(merged) == [0, 1]
 
 
 @pytest.fixture
@@ -118,6 +175,77 @@ def test_merge_refuses(shards, tmp_path):
         merge(shards, out)
     assert out.read_text() == "a good table"
     assert not list(tmp_path.glob(".m*"))
+
+
+def line(index: int) -> tuple:
+    return index, 1, 1, "0.1", 1, "0:00:00.1", 200
+
+
+def test_who_waits_at_the_old_file_writes_to_the_sorted_one(tmp_path, monkeypatch):
+    """The second run opens the file while the first holds it, and locks it when the first has put a sorted copy in its
+    place: what it appended to the old one would be gone."""
+    path, lock = tmp_path / "a.tsv", files._lock
+    first = CertificateFile(path, SETTINGS, ["draws"])
+    for index in (4, 0):
+        first.append(*line(index))
+
+    def late(stream):
+        if not first._stream.closed:
+            first.close()
+        return lock(stream)
+
+    monkeypatch.setattr(files, "_lock", late)
+    second = CertificateFile(path, SETTINGS, ["draws"])
+    assert second.done == {0, 4}
+    second.append(*line(2))
+    second.close()
+    assert read_rows(path)[0]["idx"].tolist() == [0, 2, 4]
+
+
+def test_nobody_writes_while_a_table_is_sorted(tmp_path, monkeypatch):
+    path, write_text = tmp_path / "a.tsv", files.write_text
+    table = CertificateFile(path, SETTINGS, ["draws"])
+    for index in (4, 0):
+        table.append(*line(index))
+
+    def contended(*values):
+        if values[0] == path:
+            with pytest.raises(ValueError, match="another run is writing it"):
+                CertificateFile(path, SETTINGS, ["draws"])
+        write_text(*values)
+        if values[0] == path:  # the sorted file is anybody's: all lines are in it
+            other = CertificateFile(path, SETTINGS, ["draws"])
+            other.append(*line(2))
+            other._stream.close()
+
+    monkeypatch.setattr(files, "write_text", contended)
+    table.close()
+    assert read_rows(path)[0]["idx"].tolist() == [0, 4, 2]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from common import files
+
+path, part = Path(sys.argv[1]), int(sys.argv[2])
+for number in range(40, 0, -1):  # descending: every close sorts
+    while True:
+        try:
+            table = files.Table(path, ["number"], {})
+            break
+        except ValueError as error:
+            assert "another run is writing it" in str(error), error
+    table.append(2 * number + part)
+    table.close(int)
+"""
+
+
+def test_two_processes_that_take_turns_lose_no_line(tmp_path):
+    path = tmp_path / "a.tsv"
+    started = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(part)], cwd=ROOT) for part in (0, 1)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert path.read_text().split() == ["number", *map(str, range(2, 82))]
 
 
 def test_of_two_runs_that_begin_a_table_one_goes(tmp_path, monkeypatch):
