@@ -31,24 +31,31 @@ def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float
 @dataclasses.dataclass(frozen=True)
 class Attempt:
     """An attacked image at one multiple of the certified radius: the budget `eps`, the L2 length used of it (to six
-    decimals, never down), and the answers there: of the class and of the group, ABSTAIN (-1) where undecided."""
+    decimals, never down), and the answers there: of the class and of the group, ABSTAIN (-1) where undecided. `again`
+    holds both answers of a second judgement, where the first one changed something that was certified; else None."""
 
     multiple: float
     eps: float
     l2: float
     answer: int
     group_answer: int
+    again: tuple[int, int] | None
     seconds: float
 
 
 @dataclasses.dataclass
 class CertificateAttack:
-    """`attack(index, image, claim, goal, radius, multiples)` → an Attempt per multiple.
+    """`attack(index, image, certified, claim, radius, multiples)` → an Attempt per multiple.
 
     PGD (L2, `steps`, the strongest of `restarts` runs of which the first starts at the image) on the loss of Salman et
-    al. 2019 over `draws` draws, for the class or for the group that is certified; with `exact` noise the certificate is
-    for 8-bit images, and so are these. Judged by PREDICT with `n` draws at level `alpha`. `settings` are those of the
-    certificates; the judge's noise is that of another seed.
+    al. 2019 over `draws` draws, for the class or for the group (`claim`) that is certified; with `exact` noise the
+    certificate is for 8-bit images, and so are these. `certified` is (class, group), ABSTAIN where there is no
+    certificate.
+
+    Judged by PREDICT with `n` draws at level `alpha`: the class by plurality, the group by its summed votes or, under
+    the group rule `class`, as the group of that class. Where this answers something else than `certified`, the same
+    image is judged once more with other draws. `settings` are those of the certificates; the noise of either judge is
+    that of another seed.
     """
 
     pipeline: Pipeline
@@ -68,26 +75,42 @@ class CertificateAttack:
         base = self.pipeline.at(sigma, self.settings["amp"])
         shape = (self.pipeline.channels, size, size)
         model = SmoothedModel(base, sigma, self.draws, shape, self.device, self.seed, batch=self.batch)
-        self._models = {"class": model, "group": grouped(model, self.groups)}
-        judge_seed = self.settings["seed"] + 1
-        self._judge = Smooth(base, self.pipeline.num_classes, sigma, judge_seed, self.settings["noise"])
+        self._rule = self.settings.get("group_rule", "vote")
+        self._models = {"class": model, "group": grouped(model, self.groups, self._rule)}
+        self._judges = [
+            Smooth(base, self.pipeline.num_classes, sigma, self.settings["seed"] + other, self.settings["noise"])
+            for other in (1, 2)
+        ]
 
     def __call__(
-        self, index: int, x: Tensor, claim: str, goal: int, radius: float, multiples: Sequence[float]
+        self,
+        index: int,
+        x: Tensor,
+        certified: tuple[int, int],
+        claim: str,
+        radius: float,
+        multiples: Sequence[float],
     ) -> list[Attempt]:
         began = time.perf_counter()
         eps = torch.tensor([multiple * radius for multiple in multiples], dtype=torch.float64)
+        goal = certified[1 if claim == "group" else 0]
         inputs, labels = x.repeat(len(eps), 1, 1, 1), torch.full((len(eps),), goal, device=x.device)
         names = [f"{index} {claim} {multiple}" for multiple in multiples]
         attacked = self._strongest(self._models[claim], inputs, labels, eps * (1 - 1e-6), names)
         if self.settings["noise"] == "exact":
             attacked = to_8bit(attacked, inputs, "L2", eps).to(inputs.dtype) / 255
-        answers = [self._answers(image, index) for image in attacked]
+        answers = [self._answers(self._judges[0], image, index) for image in attacked]
+        again = [
+            self._answers(self._judges[1], image, index) if differ(answer, certified) else None
+            for image, answer in zip(attacked, answers, strict=True)
+        ]
         lengths = (attacked.double() - inputs.double()).flatten(1).norm(dim=1).tolist()
         seconds = (time.perf_counter() - began) / len(eps)
         return [
-            Attempt(multiple, limit, math.ceil(length * 1e6 - 1e-6) / 1e6, *answer, seconds)
-            for multiple, limit, length, answer in zip(multiples, eps.tolist(), lengths, answers, strict=True)
+            Attempt(multiple, limit, math.ceil(length * 1e6 - 1e-6) / 1e6, *answer, second, seconds)
+            for multiple, limit, length, answer, second in zip(
+                multiples, eps.tolist(), lengths, answers, again, strict=True
+            )
         ]
 
     def _strongest(self, model: Callable, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
@@ -102,7 +125,18 @@ class CertificateAttack:
             best = torch.where((gain > 0).view(-1, 1, 1, 1), found, best)
         return best
 
-    def _answers(self, image: Tensor, index: int) -> tuple[int, int]:
-        counts = self._judge.sample(image, self.n, self.batch, index)
-        votes = np.array([counts[list(members)].sum() for members in self.groups])
-        return decide(counts, self.alpha), decide(votes, self.alpha) if len(votes) else ABSTAIN
+    def _answers(self, judge: Smooth, image: Tensor, index: int) -> tuple[int, int]:
+        counts = judge.sample(image, self.n, self.batch, index)
+        answer = decide(counts, self.alpha)
+        if not self.groups:
+            return answer, ABSTAIN
+        if self._rule == "class":
+            inside = [group for group, members in enumerate(self.groups) if answer in members]
+            return answer, inside[0] if inside else ABSTAIN
+        return answer, decide(np.array([counts[list(members)].sum() for members in self.groups]), self.alpha)
+
+
+def differ(answers: Sequence[int], certified: Sequence[int]) -> bool:
+    """Whether an answer (of the class, of the group) is another one than the certified; ABSTAIN, on either side, is no
+    other answer."""
+    return any(ABSTAIN not in (a, own) and a != own for a, own in zip(answers, certified, strict=True))

@@ -58,11 +58,15 @@ class SmoothedModel:
         return self.sigma * torch.randn((self.draws, *self.shape), generator=self._generator).to(self.device)
 
 
-def grouped(model: Callable[[Tensor], Tensor], groups: Sequence[Sequence[int]]) -> Callable[[Tensor], Tensor]:
-    """Logits of the groups of classes (disease and healthy, say), whose softmax sums that of their members."""
+def grouped(
+    model: Callable[[Tensor], Tensor], groups: Sequence[Sequence[int]], rule: str = "vote"
+) -> Callable[[Tensor], Tensor]:
+    """Logits of the groups of classes (disease and healthy, say). By `vote` their softmax sums that of the members; by
+    `class` a group is as likely as its likeliest member, which is the class that is answered if the group wins."""
 
     def classify(x: Tensor) -> Tensor:
         scores = model(x).float()
-        return torch.stack([scores[:, list(members)].logsumexp(dim=1) for members in groups], dim=1)
+        parts = [scores[:, list(members)] for members in groups]
+        return torch.stack([part.logsumexp(1) if rule == "vote" else part.amax(1) for part in parts], dim=1)
 
     return classify

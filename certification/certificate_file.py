@@ -16,15 +16,26 @@ from evaluation.certificates import ASSUMED, COLUMNS, read_rows, wanted_indices
 
 # What may differ between the run that began a TSV and the one that goes on with it, or between shards. Whether all
 # images are grey depends on how many there are.
-NOT_COMPARED = {"classifier", "denoiser", "skip", "end", "shard", "batch", "command", "hardware", "torch",
-                "seeds_tried", "grey_as_rgb"}  # fmt: skip
+NOT_COMPARED = {
+    "classifier",
+    "denoiser",
+    "skip",
+    "end",
+    "shard",
+    "batch",
+    "command",
+    "hardware",
+    "torch",
+    "seeds_tried",
+    "grey_as_rgb",
+}
 
 
 class CertificateFile(files.Table):
     """Opens `path` for appending. `done` holds the indices that are in it already.
 
-    `extra` names the columns to the right of the six standard ones. `seeds_tried` in the settings holds every seed under
-    which this file was ever begun, for as long as its settings are not deleted too. Raises ValueError if `path` was
+    `extra` names the columns to the right of the six standard ones. `seeds_tried` in the settings holds every seed
+    under which this file was ever begun, as long as its settings are not deleted too. Raises ValueError if `path` was
     made with other settings (a file of an older version: with its rule and noise, `ASSUMED`) or columns, holds images
     that are not asked for, or has no settings beside it.
     """
@@ -49,8 +60,8 @@ class CertificateFile(files.Table):
 
 
 def seeds_tried(*runs: dict) -> dict[str, list[int]]:
-    """`seeds_tried` for the settings of a file that these `runs` (their settings) were about, the oldest first; {} where
-    none tells a seed."""
+    """The setting `seeds_tried` of a file that these `runs` (their settings) wrote, the oldest first; {} where none
+    tells a seed."""
     each = (run.get("seeds_tried", [run["seed"]] if "seed" in run else []) for run in runs)
     found = list(dict.fromkeys(itertools.chain.from_iterable(each)))
     return {"seeds_tried": found} if found else {}

@@ -65,10 +65,10 @@ class Table:
     """A table that grows by whole lines (`.csv`: with commas, else with tabs) and goes on after any interruption; what
     it was made with lies beside it in `<file>.json`.
 
-    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. What settings do
-    not tell is as `assumed` says: files of older versions lack some. Raises ValueError, naming the file as `what`, if it was
-    made with other `settings` (those in `not_compared` apart) or columns, has no settings beside it, or another run is
-    writing it at this moment.
+    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. What settings
+    do not tell is as `assumed` says: files of older versions lack some. Raises ValueError, naming the file as `what`,
+    if it was made with other `settings` (those in `not_compared` apart) or columns, has no settings beside it, or
+    another run is writing it at this moment.
     """
 
     def __init__(
