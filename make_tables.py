@@ -19,9 +19,11 @@ from common import cli, files
 from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
 from evaluation.tables import (
+    SYNTHETIC,
     Table,
     certified_accuracy_records,
     certified_accuracy_table,
+    certified_notes,
     clinical_records,
     clinical_table,
     empirical_records,
@@ -103,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
     synthetic = any(each.is_phantom for each in certifications) or any(
         report["settings"].get("synthetic") for *_, report in reports
     )
-    note = "SYNTHETIC phantom data" if synthetic else ""
+    note = SYNTHETIC if synthetic else ""
 
     # ---- compute and lay out: all of it, before anything is written ----
     outputs: dict[str, str | bytes] = {}
@@ -111,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
         outputs |= certified_outputs(certifications, sorted(set(args.radii)), note)
     if reports:
         records = empirical_records(reports)
-        outputs |= laid_out("empirical_accuracy", records, empirical_table(records), note)
+        outputs |= laid_out("empirical_accuracy", records, empirical_table(records), [note] if note else [])
 
     # ---- write ----
     for name, content in outputs.items():
@@ -126,20 +128,24 @@ def certified_outputs(certifications: list[Certification], radii: list[float], n
     """File name → content, for everything that certificates tell."""
     accuracy, clinical = certified_accuracy_records(certifications, radii), clinical_records(certifications, radii)
     summary = summary_records(certifications)
-    outputs: dict[str, str | bytes] = laid_out("certified_accuracy", accuracy, certified_accuracy_table(accuracy), note)
+    synthetic = [note] if note else []
+    notes = [*synthetic, *certified_notes(certifications, radii)]
+    outputs: dict[str, str | bytes] = laid_out(
+        "certified_accuracy", accuracy, certified_accuracy_table(accuracy), notes
+    )
     outputs |= {"certified_accuracy.png": certified_accuracy_png(certifications, note)}
-    outputs |= laid_out("summary", summary, summary_table(summary), note)
+    outputs |= laid_out("summary", summary, summary_table(summary), [*synthetic, *certified_notes(certifications, [])])
     if clinical:
-        outputs |= laid_out("certified_sensitivity", clinical, clinical_table(clinical), note)
+        outputs |= laid_out("certified_sensitivity", clinical, clinical_table(clinical), notes)
     return outputs
 
 
-def laid_out(name: str, records: list[dict], table: Table, note: str) -> dict[str, str | bytes]:
+def laid_out(name: str, records: list[dict], table: Table, notes: list[str]) -> dict[str, str | bytes]:
     """A table's three files: all digits for machines, the same for people."""
     return {
         f"{name}.csv": to_csv(records),
-        f"{name}.md": to_markdown(table, note),
-        f"{name}.tex": to_latex(table, note),
+        f"{name}.md": to_markdown(table, notes),
+        f"{name}.tex": to_latex(table, notes),
     }
 
 

@@ -21,9 +21,12 @@ from scipy.stats import binomtest
 ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float), ("correct", bool)])
-# What our own TSVs tell beyond that: draws taken, and the certificate of the group (disease or healthy).
+# What our own TSVs tell beyond that: draws taken, the certificate of the group (disease or healthy), and the votes of
+# the draws after the pilot, a tuple of K whole numbers, which files of older versions lack.
 GROUPS = ("disease", "healthy")
-EXTRA = np.dtype([("draws", int), ("group_label", "U8"), ("group_predict", "U8"), ("group_radius", float)])
+EXTRA = np.dtype(
+    [("draws", int), ("group_label", "U8"), ("group_predict", "U8"), ("group_radius", float), ("votes", object)]
+)
 SHARED_SETTINGS = (
     "dataset",
     "split",
@@ -44,8 +47,8 @@ SHARED_SETTINGS = (
 )  # what a fair comparison holds fixed
 # What settings that do not tell it were made with: those of versions before it could be chosen, or was changed.
 ASSUMED = {"group_rule": "vote", "rule_version": 1, "noise_version": 1}
-# How it is decided whether an image shows disease or health.
-GROUP_RULES = {"vote": "by the summed votes of groups", "class": "by the class answer"}
+# How it is decided whether an image shows disease or health, by group rule.
+DECIDED = {"vote": "by the summed votes of each group", "class": "by the class answer"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,21 @@ class Certification:
     def asked(self) -> float:
         """The largest radius that its draws were to decide: beyond it nothing was tried. inf where all were drawn."""
         return max(self.settings["radii"]) if self.settings.get("radii") else math.inf
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether all its images are grey ones stored as RGB."""
+        return bool(self.settings.get("grey_as_rgb"))
+
+    @property
+    def group_rule(self) -> str:
+        """By what disease or health was decided."""
+        return self.settings.get("group_rule", ASSUMED["group_rule"])
+
+    def is_lower_bound(self, radius: float) -> bool:
+        """Whether more images may be certified at `radius` than are counted: it lies below radii that the draws were to
+        decide, and is none of them, so that they stopped without trying it."""
+        return radius < self.asked and radius not in (self.settings.get("radii") or [radius])
 
 
 # ---- metrics: of `rows` only the named columns are used, so a pandas DataFrame of the TSV does as well --------------
@@ -94,6 +112,13 @@ def group_certified_rate(rows: np.ndarray, group: str, radius: float) -> tuple[i
     """
     own = rows[rows["group_label"] == group]
     return int(np.sum((own["group_predict"] == group) & (own["group_radius"] >= radius))), len(own)
+
+
+def grey_radius(radius: float) -> float:
+    """What an L2 `radius` (of six decimals, as it is shown) of an image with three equal channels is on the grey image
+    behind them: radius / √3, for a change of a grey value changes all three. Six decimals again, never rounded up."""
+    millionths = math.floor(radius * 1e6 + 1e-3)  # 0.35 is a little less than 35/100
+    return math.isqrt(millionths**2 // 3) / 1e6
 
 
 def abstention_rate(rows: np.ndarray) -> float:
@@ -216,6 +241,8 @@ def _parse_extra(line: str, header: list[str], names: Sequence[str]) -> tuple:
         values["draws"] = _whole(values["draws"], "draws", at_least=1)
     if "group_radius" in names:
         values["group_radius"] = _radius(values["group_radius"], "group_radius")
+    if "votes" in names:
+        values["votes"] = tuple(_whole(count, "votes", at_least=0) for count in values["votes"].split(","))
     return tuple(values[name] for name in names)
 
 
@@ -293,28 +320,53 @@ def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certif
 
 
 def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()) -> list[str]:
-    """What a reader of the comparison at these `radii` must know, one line each: torn and unfinished files, radii that
-    no draw was to decide, other images, other settings."""
+    """What a reader of the comparison at these `radii` must know, one line each: torn and unfinished files, several
+    seeds, radii that no draw was to decide, lines that contradict themselves, other images, other settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
     for each in certifications:
         wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
         if missing := wanted - set(each.rows["idx"].tolist()):
             lines.append(f"{each.path}: is unfinished, {len(missing)} of its {len(wanted)} images are missing")
-        asked = each.settings.get("radii") or radii
-        between = [f"{r:g}" for r in radii if 0 < r < each.asked and r not in asked]
+        seeds = each.settings.get("seeds_tried", [])
+        if len(seeds) > 1:
+            lines.append(
+                f"{each.path}: was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); "
+                "its level holds only if the last was not chosen for its results"
+            )
+        between = [f"{r:g}" for r in radii if each.is_lower_bound(r)]
         if between:
-            decided = ", ".join(f"{r:g}" for r in asked)
-            lines.append(f"{each.path}: certified accuracy at {', '.join(between)} is a lower bound, for only "
-                         f"{decided} were asked for")  # fmt: skip
+            decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
+            lines.append(
+                f"{each.path}: certified accuracy at {', '.join(between)} is a lower bound, for only {decided} were "
+                "asked for"
+            )
+        if count := contradictions(each.rows):
+            lines.append(
+                f"{each.path}: {count} of its {len(each.rows)} lines contradict themselves: the class lies outside the "
+                "certified group (an older version decided them apart)"
+            )
     for sigma, group in by_sigma(certifications).items():
         # The label tells images of two data sets apart, whose idx may well agree.
         images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
         if len(set(images.values())) > 1:
             counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
             lines.append(f"sigma {sigma:g}: compared on different images ({counts})")
+        told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}  # published logs tell none
         for key in SHARED_SETTINGS:
-            values = {each.name: each.settings[key] for each in group if key in each.settings}
+            values = {name: settings[key] for name, settings in told.items() if key in settings}
             if len(set(map(str, values.values()))) > 1:
                 said = ", ".join(f"{name}: {value}" for name, value in values.items())
                 lines.append(f"sigma {sigma:g}: compared at different {key} ({said})")
     return lines
+
+
+def contradictions(rows: np.ndarray) -> int:
+    """How many images have a certified class outside the group that is certified beside it, as far as the labels in the
+    table tell which class belongs to which group."""
+    if not {"group_label", "group_predict"} <= set(rows.dtype.names):
+        return 0
+    group_of = dict(zip(rows["label"].tolist(), rows["group_label"].tolist(), strict=True))
+    return sum(
+        group in GROUPS and group_of.get(predict, group) != group
+        for predict, group in zip(rows["predict"].tolist(), rows["group_predict"].tolist(), strict=True)
+    )

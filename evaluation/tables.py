@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,20 +13,29 @@ from decimal import Decimal
 from tabulate import tabulate
 
 from evaluation.certificates import (
+    DECIDED,
     Certification,
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
     clopper_pearson,
+    grey_radius,
     group_certified_rate,
 )
 
 UNKNOWN = "–"
+AT_LEAST = "≥ "
+SYNTHETIC = "SYNTHETIC phantom data"
+# What every certified number is a statement about.
+SCOPE = (
+    "Each radius holds for the smoothed classifier, with probability 1 − α per image, for images fixed before the seed "
+    "was known, at the classifier's input size after resizing, for f as it runs on this kind of hardware."
+)
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "≥": r"$\geq$"}
-    | {"∞": r"$\infty$", "–": "--"}
+    | {"∞": r"$\infty$", "–": "--", "−": "$-$"}
 )
 MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
@@ -35,23 +45,25 @@ MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
 def certified_accuracy_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
     """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images; None
-    beyond the radii that its draws were to decide."""
+    beyond the radii that its draws were to decide. Between these it `is_lower_bound`, and no upper limit is known.
+    `radius_grey` is the radius on grey images that are stored as RGB."""
     records = []
     for each in certifications:
         for radius in radii:
-            keys = {"name": each.name, "sigma": each.sigma, "radius": radius}
-            if radius > each.asked:
-                records.append(keys | dict.fromkeys(("certified_accuracy", "low", "high")))
-                continue
-            accuracy = certified_accuracy(each.rows, radius)
-            low, high = clopper_pearson(round(accuracy * len(each.rows)), len(each.rows))
-            records.append(keys | {"certified_accuracy": accuracy, "low": low, "high": high})
+            accuracy = low = high = None
+            if radius <= each.asked:
+                accuracy = certified_accuracy(each.rows, radius)
+                low, high = clopper_pearson(round(accuracy * len(each.rows)), len(each.rows))
+            record = {"name": each.name, "sigma": each.sigma, "radius": radius, "certified_accuracy": accuracy}
+            record |= {"low": low, "high": None if each.is_lower_bound(radius) else high}
+            records.append(record | _marks(each, radius))
     return records
 
 
 def clinical_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
     """Certified sensitivity (disease stays disease) and specificity (healthy stays healthy) at each radius, each with
-    its 95% interval, of the certifications whose TSV tells the groups; None beyond the radii that were asked for."""
+    its 95% interval, of the certifications whose TSV tells the groups; None, lower bounds and `radius_grey` as in
+    `certified_accuracy_records`. `group_rule` says by what an image counts as disease or healthy."""
     records = []
     for each in certifications:
         if "group_radius" not in each.rows.dtype.names:
@@ -65,11 +77,16 @@ def clinical_records(certifications: Sequence[Certification], radii: Sequence[fl
                 record |= {
                     f"certified_{rate}": certified / images if known else None,
                     f"{rate}_low": low,
-                    f"{rate}_high": high,
+                    f"{rate}_high": None if each.is_lower_bound(radius) else high,
                     f"{group}_images": images,
                 }
-            records.append(record)
+            records.append(record | _marks(each, radius) | {"group_rule": each.group_rule})
     return records
+
+
+def _marks(each: Certification, radius: float) -> dict:
+    grey = grey_radius(radius) if each.is_grey else None
+    return {"is_lower_bound": each.is_lower_bound(radius), "radius_grey": grey}
 
 
 def summary_records(certifications: Sequence[Certification]) -> list[dict]:
@@ -125,23 +142,33 @@ class Table:
 
 
 def certified_accuracy_table(records: Sequence[dict]) -> Table:
-    """One line per name and sigma, one column per radius, in percent; the best of each sigma and radius is bold."""
+    """One line per name and sigma, one column per radius, in percent, ≥ before lower bounds; the best of each sigma and
+    radius is bold."""
 
     def cell(record: dict) -> str:
-        accuracy = record["certified_accuracy"]
-        return UNKNOWN if accuracy is None else f"{100 * accuracy:.1f}"
+        return _percent(record["certified_accuracy"], record["is_lower_bound"])
 
     return _by_radius(records, "Certified accuracy (%) at L2 radius", cell)
 
 
 def clinical_table(records: Sequence[dict]) -> Table:
-    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold."""
+    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold. The heading says by what
+    an image counts as disease or healthy; where that is not the same for all, each line does."""
 
     def cell(record: dict) -> str:
         rates = (record["certified_sensitivity"], record["certified_specificity"])
-        return " / ".join(UNKNOWN if rate is None else f"{100 * rate:.1f}" for rate in rates)
+        return " / ".join(_percent(rate, record["is_lower_bound"]) for rate in rates)
 
-    return _by_radius(records, "Certified sensitivity / specificity (%) at L2 radius", cell, best=False)
+    rules, by = {record["group_rule"] for record in records}, ""
+    if len(rules) == 1:
+        by = f" {DECIDED[rules.pop()]},"
+    else:
+        records = [record | {"name": f"{record['name']} ({DECIDED[record['group_rule']]})"} for record in records]
+    return _by_radius(records, f"Certified sensitivity / specificity (%){by} at L2 radius", cell, best=False)
+
+
+def _percent(share: float | None, is_lower_bound: bool) -> str:
+    return UNKNOWN if share is None else f"{AT_LEAST * is_lower_bound}{100 * share:.1f}"
 
 
 def empirical_table(records: Sequence[dict]) -> Table:
@@ -186,7 +213,7 @@ def summary_table(records: Sequence[dict]) -> Table:
     columns: dict[str, Callable[[dict], str]] = {
         "Method": lambda record: record["name"],
         "σ": lambda record: sigmas[record["sigma"]],
-        "ACR": lambda record: f"{'≥ ' * record['acr_is_bound']}{record['acr']:.3f}",
+        "ACR": lambda record: f"{AT_LEAST * record['acr_is_bound']}{record['acr']:.3f}",
         "Abstain (%)": lambda record: f"{100 * record['abstain']:.1f}",
         "Images": lambda record: str(record["images"]),
     }
@@ -211,42 +238,64 @@ def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[i
     """The cells that show the highest number of their column among the lines of the same sigma.
 
     Numbers count as they are shown, so that of two equal ones never only one stands out; nothing does where there is
-    nothing to compare or where all is 0.
+    nothing to compare or where all is 0. Lower bounds are compared by what was proved; but where a number that is none
+    leads, any bound beside it may be higher in truth, and nothing stands out.
     """
     best = set()
     for sigma in {line[1] for line in cells}:
         group = [row for row, line in enumerate(cells) if line[1] == sigma]
         for column in columns:
             values = {row: _number(cells[row][column]) for row in group}
+            bounds = {row for row in group if cells[row][column].startswith(AT_LEAST)}
             top = max(values.values())
-            if len(group) > 1 and top > 0:
-                best |= {(row, column) for row, value in values.items() if value == top}
+            leading = {row for row, value in values.items() if value == top}
+            if len(group) > 1 and top > 0 and (not bounds or leading <= bounds):
+                best |= {(row, column) for row in leading}
     return best
 
 
 def _number(cell: str) -> float:
-    return 0.0 if cell == UNKNOWN else float(cell.removeprefix("≥ "))
+    return 0.0 if cell == UNKNOWN else float(cell.removeprefix(AT_LEAST))
+
+
+def certified_notes(certifications: Sequence[Certification], radii: Sequence[float]) -> list[str]:
+    """What stands below every table of these certifications at these `radii`: what ≥ means, the radii on grey images,
+    and what all numbers are a statement about."""
+    notes = []
+    if any(each.is_lower_bound(radius) for each in certifications for radius in radii):
+        notes.append("≥: the draws were not asked to decide this radius; more images may be certified there.")
+    grey = [each for each in certifications if each.is_grey]
+    positive = [radius for radius in radii if radius > 0]
+    if grey and positive:
+        # In thousandths, rounded down as all radii are.
+        shown = [f"{radius:g} is {math.floor(grey_radius(radius) * 1000) / 1000:.3f}" for radius in positive]
+        names = ", ".join(dict.fromkeys(each.name for each in grey))
+        whose = "" if len(grey) == len(certifications) else f" ({names})"
+        notes.append(f"Grey images stored as RGB{whose}: r = {', '.join(shown)} on the grey image.")
+    return [*notes, SCOPE]
 
 
 def certified_text(certifications: Sequence[Certification], radii: Sequence[float]) -> str:
     """Certified accuracy and, of TSVs that tell the groups, certified sensitivity and specificity, for the screen."""
-    note = "SYNTHETIC phantom data" if any(each.is_phantom for each in certifications) else ""
     tables = [certified_accuracy_table(certified_accuracy_records(certifications, radii))]
     clinical = clinical_records(certifications, radii)
     tables += [clinical_table(clinical)] if clinical else []
-    return "\n".join(to_markdown(table, note) for table in tables)
+    notes = [SYNTHETIC] if any(each.is_phantom for each in certifications) else []
+    notes += certified_notes(certifications, radii)
+    return "\n".join([*map(to_markdown, tables), *(f"{note}\n" for note in notes)])
 
 
-def to_markdown(table: Table, note: str = "") -> str:
-    """Title, table and, below it, the note."""
+def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
+    """Title, table and, below it, the notes."""
     header, cells = _render(table, lambda cell: cell.translate(MARKDOWN), "**{}**".format)
     align = ["left"] + ["right"] * (len(header) - 1)
     grid = tabulate(cells, header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return "\n\n".join([f"{table.title}:", grid, *([note] if note else [])]) + "\n"
+    return "\n\n".join([f"{table.title}:", grid, *notes]) + "\n"
 
 
-def to_latex(table: Table, note: str = "") -> str:
-    r"""A booktabs `tabular`, a rule between sigmas, the note in its last line; for \input into a table environment."""
+def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
+    r"""A booktabs `tabular`, a rule between sigmas, the notes in its last lines, each no wider than the table; for
+    \input into a table environment."""
     header, cells = _render(table, lambda cell: cell.translate(LATEX), r"\textbf{{{}}}".format)
     width = len(header)
     lines = [f"% {table.title}. Needs \\usepackage{{booktabs}}.", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}"]
@@ -260,8 +309,12 @@ def to_latex(table: Table, note: str = "") -> str:
             lines.append(r"\midrule")
         lines.append(" & ".join(line) + r" \\")
     lines.append(r"\bottomrule")
-    if note:
-        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {note.translate(LATEX)}}} \\")
+    letters = sum(max(map(len, column)) + 2 for column in zip(table.header, *table.cells, strict=True))
+    for note in notes:
+        lines += [
+            rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {part.translate(LATEX)}}} \\"
+            for part in textwrap.wrap(note, max(60, letters))
+        ]
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 

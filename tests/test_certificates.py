@@ -17,12 +17,15 @@ from evaluation.certificates import (
     caveats,
     certified_accuracy,
     clopper_pearson,
+    contradictions,
+    grey_radius,
     load,
     paired,
     read_rows,
     sigma_in,
 )
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
 # Two correct (R = .5 and .25), one wrong in spite of the largest radius, one abstention.
 LINES = ["0\t1\t1\t0.5\t1\t0:00:01.2", "1\t0\t0\t0.25\t1\t0:00:01.3", "2\t2\t1\t0.9\t0\t15.4", "3\t2\t-1\t0.0\t0\t1"]
@@ -111,6 +114,45 @@ def test_rows_of_our_format_with_extra_columns(tmp_path):
     rows, torn = read_rows(path)
     assert not torn
     assert rows.tolist() == [(0, 1, 1, 0.5, True), (1, 0, 0, 0.25, True), (2, 2, 1, 0.9, False), (3, 2, -1, 0, False)]
+
+
+GROUPED = f"{HEADER}\tdraws\tbound\tgroup_label\tgroup_predict\tgroup_radius"
+GROUPED_LINES = [
+    "0\t1\t1\t0.5\t1\t1\t300\tmargin\tdisease\tdisease\t0.6",
+    "1\t0\t2\t0.1\t0\t1\t900\trunner_up\tdisease\tdisease\t0.2",  # called healthy, and certified as diseased
+    "2\t2\t2\t0.1\t1\t1\t900\ttop\thealthy\t-1\t0.0",  # no group is certified: nothing to contradict
+    "3\t2\t3\t0.1\t0\t1\t900\ttop\thealthy\thealthy\t0.1",  # of class 3 no label tells the group
+    "4\t2\t-1\t0.0\t0\t1\t900\ttop\thealthy\tdisease\t0.1",
+]
+
+
+def test_rows_with_votes_and_without(tmp_path):
+    without, _ = read_rows(write_tsv(tmp_path / "a.tsv", GROUPED_LINES, GROUPED))
+    assert "votes" not in without.dtype.names
+    lines = [f"{line}\t{i},290,0,{10 - i}" for i, line in enumerate(GROUPED_LINES)]
+    rows, _ = read_rows(write_tsv(tmp_path / "b.tsv", lines[::-1], f"{GROUPED}\tvotes"))
+    assert rows["votes"].tolist() == [(i, 290, 0, 10 - i) for i in range(4, -1, -1)]
+    assert paired(without, rows, 0.1) == (0, 0, 1.0)
+    for votes in ("", "1,x,3", "1,,3", "1,-2"):
+        path = write_tsv(tmp_path / "c.tsv", [f"{GROUPED_LINES[0]}\t{votes}"], f"{GROUPED}\tvotes")
+        with pytest.raises(ValueError, match="line 2: votes must be a whole number >= 0"):
+            read_rows(path)
+
+
+def test_committed_tables_are_still_read():
+    """Those of older versions: without votes, with the runner-up bound, seven lines that contradict themselves."""
+    paths = sorted(RESULTS.rglob("*_sigma_*.tsv"))
+    tables = [load("A", path) for path in paths if "check_sigma" not in path.name]
+    assert len(tables) > 30
+    assert not any(table.torn for table in tables)
+    assert sum(contradictions(table.rows) for table in tables) == 7
+
+
+def test_radius_on_the_grey_image_is_a_root_of_three_shorter_and_never_rounded_up():
+    assert [grey_radius(r) for r in (0, 0.25, 0.5, 0.35, 1)] == [0, 0.144337, 0.288675, 0.202072, 0.57735]
+    for millionths in np.random.default_rng(0).integers(0, 5_000_000, 2000).tolist():
+        found = round(grey_radius(millionths / 1e6) * 1e6)
+        assert 3 * found**2 <= millionths**2 < 3 * (found + 1) ** 2
 
 
 @pytest.mark.parametrize("tail", ["4\t1\t1\t0.9", "4\t1\t1\t0.97\t1\t0:00:01.2", "4"])
@@ -240,3 +282,49 @@ def test_caveats_name_other_images_and_other_settings_but_only_at_the_same_sigma
     assert caveats([a, fewer]) == ["sigma 0.25: compared on different images (A: 4, C: 3)"]
     assert caveats([a, other_label]) == ["sigma 0.25: compared on different images (A: 4, D: 4)"]
     assert caveats([a, other_n]) == ["sigma 0.25: compared at different N (A: 1000, E: 500)"]
+
+
+def test_caveats_name_versions_rules_and_instructions_that_differ(tmp_path):
+    """A file that does not tell was made under the first rule and the first noise, by votes; a published log has no
+    settings at all, and is compared in nothing."""
+    old = load("old", write_tsv(tmp_path / "a.tsv", sigma=0.25))
+    same = load("same", write_tsv(tmp_path / "b.tsv", sigma=0.25, rule_version=1, noise_version=1, group_rule="vote"))
+    log = load("log", write_tsv(tmp_path / "sigma_0.25.tsv"))
+    assert caveats([old, same, log]) == []
+    new = load("new", write_tsv(tmp_path / "c.tsv", sigma=0.25, rule_version=2, noise_version=3, group_rule="class"))
+    assert caveats([old, new, log]) == [
+        "sigma 0.25: compared at different group_rule (old: vote, new: class)",
+        "sigma 0.25: compared at different rule_version (old: 1, new: 2)",
+        "sigma 0.25: compared at different noise_version (old: 1, new: 3)",
+    ]
+    amx, avx = (
+        load(name, write_tsv(tmp_path / f"{name}.tsv", sigma=0.25, instruction_set=name)) for name in ("amx", "avx")
+    )
+    assert caveats([amx, avx, old]) == ["sigma 0.25: compared at different instruction_set (amx: amx, avx: avx)"]
+
+
+def test_caveats_count_lines_that_contradict_themselves(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", GROUPED_LINES, GROUPED, sigma=0.25)
+    (line,) = caveats([load("A", path)])
+    assert line.startswith(
+        f"{path}: 1 of its 5 lines contradict themselves: the class lies outside the certified group"
+    )
+    assert contradictions(load("A", write_tsv(tmp_path / "b.tsv", sigma=0.25)).rows) == 0  # it knows no groups
+
+
+def test_caveats_name_seeds_that_were_tried_one_after_the_other(tmp_path):
+    one = load("A", write_tsv(tmp_path / "a.tsv", sigma=0.25, seed=4, seeds_tried=[4]))
+    several = load("B", write_tsv(tmp_path / "b.tsv", sigma=0.25, seed=4, seeds_tried=[0, 3, 4]))
+    assert caveats([one]) == []
+    (line,) = caveats([one, several])
+    assert line.startswith(f"{several.path}: was made under 3 seeds one after the other (0, 3, 4)")
+
+
+def test_radii_between_those_asked_for_are_lower_bounds(tmp_path):
+    all_drawn = load("A", write_tsv(tmp_path / "a.tsv", sigma=0.25))
+    asked = load("B", write_tsv(tmp_path / "b.tsv", sigma=0.25, radii=[0.25, 0.5]))
+    radii = [0, 0.1, 0.25, 0.3, 0.5, 0.6]
+    assert not any(all_drawn.is_lower_bound(r) for r in radii)
+    assert [asked.is_lower_bound(r) for r in radii] == [True, True, False, True, False, False]
+    (line,) = caveats([asked], radii)
+    assert "certified accuracy at 0, 0.1, 0.3 is a lower bound, for only 0.25, 0.5 were asked for" in line

@@ -67,7 +67,7 @@ GROUPED = [  # three tumours: one certified to .6, one to .1 though its class ab
     "0\t1\t1\t0.5\t1\t0:00:01.2\t300\ttop\tdisease\tdisease\t0.6",
     "1\t0\t-1\t0.0\t0\t0:00:01.3\t900\ttop\tdisease\tdisease\t0.1",
     "2\t0\t2\t0.9\t0\t0:00:01\t200\ttop\tdisease\thealthy\t0.9",
-    "3\t2\t2\t0.3\t1\t0:00:01\t400\trunner_up\thealthy\thealthy\t0.3",
+    "3\t2\t2\t0.3\t1\t0:00:01\t400\tmargin\thealthy\thealthy\t0.3",
     "4\t2\t-1\t0.0\t0\t0:00:01\t200\ttop\thealthy\t-1\t0.0",
 ]
 
@@ -100,6 +100,112 @@ def test_radii_that_were_not_asked_for_are_unknown_not_zero(two, tmp_path):
     assert r"$\geq$" in (tmp_path / "out" / "summary.tex").read_text()
 
 
+def grouped(path: Path, **settings) -> Path:
+    write_tsv(path, [], sigma=0.25, dataset="Brain_Tumor", **settings)
+    path.write_text("\n".join([GROUPED_HEADER, *GROUPED]) + "\n")
+    return path
+
+
+def cells(path: Path, name: str) -> list[str]:
+    """Those of the Markdown line that begins with `name`, without it and sigma."""
+    (line,) = [line for line in path.read_text().splitlines() if line.startswith(f"| {name} ")]
+    return [cell.strip() for cell in line.strip("|").split("|")][2:]
+
+
+def test_radii_between_those_asked_for_are_marked_as_lower_bounds_everywhere(tmp_path):
+    paths = [grouped(tmp_path / f"{name}.tsv", radii=[0.0, 0.25, 0.6]) for name in ("a", "b")]
+    out = tmp_path / "out"
+    make_tables("--add", *(f"{path.stem}={path}" for path in paths), "--radii", 0, 0.25, 0.3, 0.6, 0.9, "--outdir", out)
+    accuracy, clinical = (records(out / f"certified_{name}.csv") for name in ("accuracy", "sensitivity"))
+    marked = [False, False, True, False, False]  # 0.9 is not known at all
+    assert [line["is_lower_bound"] for line in accuracy + clinical] == [str(each) for each in 4 * marked]
+    assert [line["high"] == "" for line in accuracy[:4]] == marked[:4]
+    for rate in ("sensitivity", "specificity"):
+        assert [line[f"{rate}_high"] == "" for line in clinical[:4]] == marked[:4]
+        assert all(line[f"{rate}_low"] for line in clinical[:4])
+    assert accuracy[2]["low"] != ""
+    assert cells(out / "certified_accuracy.md", "a") == ["**40.0**", "**40.0**", "**≥ 40.0**", "0.0", "–"]
+    assert cells(out / "certified_sensitivity.md", "a")[1:4] == ["33.3 / 50.0", "≥ 33.3 / ≥ 50.0", "33.3 / 0.0"]
+    for kind, at_least in (("md", "≥"), ("tex", r"$\geq$")):
+        for name in ("accuracy", "sensitivity"):
+            text = (out / f"certified_{name}.{kind}").read_text()
+            assert text.count(f"{at_least} ") == (2 if name == "accuracy" else 4)
+            assert text.count(f"{at_least}: the draws were not asked to decide this radius") == 1
+
+
+def test_a_lower_bound_is_never_beaten_by_a_number(tmp_path):
+    """Where the leader is a bound, it stands out; where it is a number, the bound beside it may be higher in truth."""
+
+    def table(one, other):
+        settings = {"sigma": 0.25, "dataset": "Brain_Tumor"}
+        bound = write_tsv(tmp_path / "bound.tsv", one, **settings, radii=[0.0, 0.9])
+        number = write_tsv(tmp_path / "number.tsv", other, **settings)
+        make_tables("--add", f"bound={bound}", f"number={number}", "--radii", 0.25, "--outdir", tmp_path / "out")
+        return [cells(tmp_path / "out" / "certified_accuracy.md", name)[0] for name in ("bound", "number")]
+
+    assert table(GOOD, WORSE) == ["**≥ 50.0**", "0.0"]
+    assert table(WORSE, GOOD) == ["≥ 0.0", "50.0"]
+    assert table(GOOD, GOOD) == ["≥ 50.0", "50.0"]
+
+
+def test_radii_on_grey_images(tmp_path):
+    grey = grouped(tmp_path / "grey.tsv", grey_as_rgb=True)
+    colour = grouped(tmp_path / "colour.tsv", grey_as_rgb=False)
+    note = "r = 0.25 is 0.144, 0.5 is 0.288, 1 is 0.577 on the grey image."
+    for name, added, expected in (
+        ("all", [f"A={grey}"], f"Grey images stored as RGB: {note}"),
+        ("one", [f"A={grey}", f"B={colour}"], f"Grey images stored as RGB (A): {note}"),
+    ):
+        out = tmp_path / name
+        make_tables("--add", *added, "--radii", 0, 0.25, 0.5, 1, "--outdir", out)
+        for table in ("certified_accuracy", "certified_sensitivity"):
+            assert expected in (out / f"{table}.md").read_text()
+            assert "Grey images stored as RGB" in (out / f"{table}.tex").read_text()
+            lines = records(out / f"{table}.csv")
+            own = [line["radius_grey"] for line in lines if line["name"] == "A"]
+            assert own == ["0.0", "0.144337", "0.288675", "0.57735"]
+            assert {line["radius_grey"] for line in lines if line["name"] == "B"} <= {""}
+    make_tables("--add", f"B={colour}", "--outdir", tmp_path / "none")
+    assert "grey image" not in (tmp_path / "none" / "certified_accuracy.md").read_text()
+
+
+def test_tables_name_what_decides_between_disease_and_health(tmp_path, capsys):
+    files = {
+        "vote": grouped(tmp_path / "vote.tsv", group_rule="vote"),
+        "class": grouped(tmp_path / "class.tsv", group_rule="class"),
+        "old": grouped(tmp_path / "old.tsv"),  # does not tell: it was by votes
+    }
+    titles = {"vote": "(%) by the summed votes of each group, at L2", "class": "(%) by the class answer, at L2"}
+    for name, path in files.items():
+        make_tables("--add", f"A={path}", "--outdir", tmp_path / name)
+        rule = "class" if name == "class" else "vote"
+        for kind in ("md", "tex"):
+            text = (tmp_path / name / f"certified_sensitivity.{kind}").read_text().replace("\\%", "%")
+            assert titles[rule] in text
+        assert {line["group_rule"] for line in records(tmp_path / name / "certified_sensitivity.csv")} == {rule}
+    capsys.readouterr()
+    make_tables("--add", f"A={files['old']}", f"B={files['class']}", "--outdir", tmp_path / "both")
+    assert "sigma 0.25: compared at different group_rule (A: vote, B: class)" in capsys.readouterr().err
+    text = (tmp_path / "both" / "certified_sensitivity.md").read_text()
+    assert "| A (by the summed votes of each group) |" in text
+    assert "| B (by the class answer) " in text
+    assert text.startswith("Certified sensitivity / specificity (%) at L2 radius")
+
+
+def test_every_table_says_what_its_numbers_are_about(two, tmp_path):
+    make_tables("--add", *two, "--outdir", tmp_path)
+    for name in ("certified_accuracy", "summary"):
+        for kind in ("md", "tex"):
+            text = " ".join((tmp_path / f"{name}.{kind}").read_text().split())
+            for line in (r"} \\ \multicolumn{9}{l}{\footnotesize ", r"} \\ \multicolumn{10}{l}{\footnotesize "):
+                text = text.replace(line, " ")
+            text = text.replace(r"$-$ $\alpha$", "− α")
+            assert "the smoothed classifier, with probability 1 − α per image, for images fixed before" in text
+            assert "at the classifier's input size after resizing, for f as it runs on this kind of hardware." in text
+    widest = max(map(len, (tmp_path / "summary.tex").read_text().splitlines()[1:]))
+    assert widest < 180  # notes do not make a table wider than the page
+
+
 def test_an_unfinished_file_warns(tmp_path, capsys):
     path = write_tsv(tmp_path / "a.tsv", GOOD, sigma=0.25, end=6, skip=1, shard=None)
     make_tables("--add", f"a={path}", "--outdir", tmp_path / "out")
@@ -125,7 +231,9 @@ def test_csv_files_hold_the_hand_computed_numbers(two, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == OUTPUTS
 
     accuracy = records(out / "certified_accuracy.csv")
-    assert list(accuracy[0]) == ["name", "sigma", "radius", "certified_accuracy", "low", "high"]
+    of_a_line = ["name", "sigma", "radius", "certified_accuracy", "low", "high", "is_lower_bound", "radius_grey"]
+    assert list(accuracy[0]) == of_a_line
+    assert {(line["is_lower_bound"], line["radius_grey"]) for line in accuracy} == {("False", "")}
     assert [(line["name"], *(float(line[key]) for key in list(line)[1:4])) for line in accuracy] == [
         ("AE-DS (ZO) 5% a_b|c", 0.25, 0.0, 0.5),
         ("AE-DS (ZO) 5% a_b|c", 0.25, 0.25, 0.5),
