@@ -4,11 +4,20 @@
         --pretrained_denoiser runs/Phantom_MRI/stability/best.pth.tar --sigma 0.25 0.5 --outfile runs/certify.tsv
 
 Columns: idx label predict radius correct time; predict is -1 (abstained) with radius 0; radii are L2 on the [0, 1]
-pixel scale, rounded down. Then draws (pilot included), bound (top or runner_up), and, where the data set tells disease
-from health, group_label group_predict group_radius: within it no perturbation turns one into the other. Class and
-group radius hold with probability 1 - alpha each, 1 - 2 alpha together. Settings go to <outfile>.json.
+pixel scale, rounded down. Then draws (pilot included), bound (top or margin), where the data set tells disease from
+health group_label group_predict group_radius: within it no perturbation turns one into the other, and votes (of the
+draws after the pilot, one number for each class). Settings go to <outfile>.json.
 
-Draws stop as soon as every radius of --radii is proved or out of reach (--no-sequential: N for every image, as
+What is proved: of the smoothed classifier, with probability 1 - alpha per image (class and group radius together 1 - 2
+alpha), at the classifier's input size after resizing, for f as it runs on this kind of hardware. It holds for images
+that were fixed before the seed was known; whoever knows the seed can look for an image whose draws happen to agree, and
+whoever tries seeds until he likes the result has no such level. The settings therefore keep every seed that was tried
+on a file. Of grey images stored as RGB (`grey_as_rgb` in the settings) a radius r is r/√3 on the grey image.
+
+--group_rule vote decides between disease and health by the summed votes of each group; the class is named only if it
+belongs to the group that won. With class it is the class with most votes that no perturbation moves to the other group.
+
+Draws stop as soon as every radius of --radii is proved or improbable (--no-sequential: N for every image, as
 published). The same command again goes on where it was interrupted. Many workers: --shard 0/4 … --shard 3/4, or
 `torchrun --nproc_per_node 4 -- AE_DS_verify.py …`; then merge_certificates.py. --split FGSM certifies the attacked
 images that attacks/generate.py saved: what the smoothed classifier answers there, and the radius around them.
@@ -16,36 +25,40 @@ images that attacks/generate.py saved: what the smoothed classifier answers ther
     python AE_DS_verify.py --classifier … --pretrained_denoiser … --sigma 0.25 --predict slice.png folder/ scan.dcm
 
 certifies image files (pictures, DICOM, NIfTI): class or ABSTAIN, radius, group, its radius, draws; with --outfile also
-as JSON.
+as JSON. Its seed is a secret one from the operating system, told with the answer, unless --seed names one (a split:
+--seed 0).
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import secrets
 import sys
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
 
 from attacks.folder import open_images
 from certification.certificate_file import shard_of_launcher, shard_path
-from certification.run import certify_dataset, certify_files
+from certification.run import all_grey, certify_dataset, certify_files
+from certification.settings import describe
 from common import cli, files
 from core import Smooth
 from evaluation.certificates import (
+    DECIDED,
     Certification,
     abstention_rate,
     average_certified_radius,
+    caveats,
     certified_accuracy,
     read_rows,
+    read_settings,
 )
 from evaluation.tables import certified_text
-from imaging.catalogue import DatasetInfo, dataset_name
-from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
+from models import select_device
 from models.flags import info_of, open_pipeline
 from smoothing.noise import KINDS
+from smoothing.rules import GROUP_RULES
 
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
 
@@ -68,6 +81,12 @@ def get_args_parser() -> cli.Parser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="stop when the radii of interest are decided; --no-sequential: always N draws",
+    )
+    smoothing.add_argument(
+        "--group_rule",
+        choices=GROUP_RULES,
+        default="vote",
+        help="what decides between disease and health: the summed votes of each group, or the class",
     )
     smoothing.add_argument(
         "--radii",
@@ -98,6 +117,7 @@ def get_args_parser() -> cli.Parser:
                         help="the TSV; with several sigma, _sigma_0.25 … is put before its ending")  # fmt: skip
     parser.add_argument("--shard", type=cli.shard, metavar="I/K", help="only part I (from 0) of K; torchrun sets it")
     parser.add_common_flags()
+    parser.set_defaults(seed=None)  # a split's is 0, --predict draws one
     return parser
 
 
@@ -120,6 +140,10 @@ def main(args: argparse.Namespace) -> None:
     if args.outfile is not None and args.outfile.suffix == ".csv":
         raise ValueError(f"--outfile {args.outfile}: certificates are separated by tabs; name it .tsv")
 
+    secret = args.seed is None and args.predict is not None
+    if args.seed is None:
+        args.seed = secrets.randbits(63) if secret else 0
+
     # ---- the pipeline, and what it is asked ----
     pipeline = open_pipeline(args, device)
     info = info_of(args, pipeline)
@@ -130,15 +154,9 @@ def main(args: argparse.Namespace) -> None:
             for sigma in args.sigma
             for answer in certify_files(pipeline, info, {**settings, "sigma": sigma}, args.predict, device)
         ]
-        rows = [["ABSTAIN" if value == Smooth.ABSTAIN else value for value in answer.values()] for answer in answers]
-        print(tabulate(rows, list(answers[0]), disable_numparse=True))
-        print(
-            f"L2 radii on the [0, 1] scale of the image at {pipeline.image_size} px, each with probability "
-            f"{1 - args.alpha:g} (radius and group radius together {1 - 2 * args.alpha:g}). "
-            "Research only, no medical device."
-        )
+        print(f"{answers_table(answers)}\n{what_is_proved(settings, secret)}")
         if args.outfile is not None:
-            files.write_json(args.outfile, {"settings": settings, "answers": answers})
+            files.write_json(args.outfile, {"settings": {**settings, "secret_seed": secret}, "answers": answers})
             print(f"answers: {args.outfile}")
         return
 
@@ -153,6 +171,7 @@ def main(args: argparse.Namespace) -> None:
         "skip": args.skip * dataset.step,
         "end": count * dataset.step,
     }
+    settings["grey_as_rgb"] = all_grey(dataset, settings)
     launched = shard_of_launcher()
     shard = args.shard or launched
     if launched not in (None, shard):
@@ -178,46 +197,38 @@ def main(args: argparse.Namespace) -> None:
             f"ACR {'≥ ' if asked else ''}{average_certified_radius(rows):.3f}; "
             f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {outfile}"
         )
-        certified.append(Certification(args.outfile.stem, sigma, outfile, rows, torn, settings))
+        certified.append(Certification(args.outfile.stem, sigma, outfile, rows, torn, read_settings(outfile)))
     if certified and not shard:
         print(f"\n{certified_text(certified, args.radii)}")
+    for line in caveats(certified):
+        print(f"AE_DS_verify.py: warning: {line}", file=sys.stderr)
 
 
-def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:
-    """The settings of a certification as they are kept beside its results."""
-    if args.radius_tol is not None:
-        method = {"method": "planned", "radius_tol": args.radius_tol}
-    else:
-        method = {"method": "sequential", "radii": args.radii} if args.sequential else {"method": "fixed"}
-    return {
-        "dataset": dataset_name(args.dataset or pipeline.dataset),
-        "synthetic": info.synthetic,
-        "image_size": pipeline.image_size,
-        "channels": pipeline.channels,
-        "N0": args.N0,
-        "N": args.N,
-        "alpha": args.alpha,
-        **method,
-        "noise": args.noise,
-        "seed": args.seed,
-        "amp": resolve_amp(args.amp, device),
-        "compile": args.compile,
-        "device": device.type,
-        **({"gpu": hardware(device)} if device.type == "cuda" else {}),  # compared: another one draws other noise
-        "classifier": str(args.classifier),
-        "classifier_sha256": fingerprint(args.classifier),
-        "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-        "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-        **{
-            f"{half}_sha256": files.sha256(path)
-            for half, path in (("encoder", args.pretrained_encoder), ("decoder", args.pretrained_decoder))
-            if path
-        },
-        "batch": args.batch,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "hardware": hardware(device),
-        "torch": torch.__version__,
-    }
+def answers_table(answers: list[dict]) -> str:
+    """The answers for the screen: without the votes, and without radii on grey images where none is grey."""
+    left_out = {"grey_as_rgb", "votes"}
+    if not any(answer["grey_as_rgb"] for answer in answers):
+        left_out |= {"radius_grey", "group_radius_grey"}
+    columns = [name for name in answers[0] if name not in left_out]
+    rows = [["ABSTAIN" if answer[name] == Smooth.ABSTAIN else answer[name] for name in columns] for answer in answers]
+    return tabulate(rows, columns, disable_numparse=True)
+
+
+def what_is_proved(settings: dict, secret: bool) -> str:
+    """What the answers of --predict are a statement about, and under which seed."""
+    seed, alpha = settings["seed"], settings["alpha"]
+    known = (
+        f"The seed was secret until now: {seed}. Whoever asks again until he likes the answer has no such probability."
+        if secret
+        else f"They hold for images that were fixed before --seed {seed} was known."
+    )
+    return (
+        "L2 radii on the [0, 1] scale, of the smoothed classifier, with probability "
+        f"{1 - alpha:g} per image (class and group together {1 - 2 * alpha:g}), at its input size after resizing "
+        f"({settings['image_size']} px), for f as it runs on this kind of hardware; radius_grey is the radius on the "
+        "grey image behind three equal channels. Disease or health is decided "
+        f"{DECIDED[settings['group_rule']]}. {known} Research only, no medical device."
+    )
 
 
 if __name__ == "__main__":

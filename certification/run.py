@@ -13,7 +13,7 @@ from tqdm import tqdm
 from certification.certificate_file import CertificateFile
 from core import Smooth
 from datasets import ImageDataset
-from evaluation.certificates import wanted_indices
+from evaluation.certificates import grey_radius, wanted_indices
 from imaging.catalogue import DatasetInfo
 from imaging.images import find_images, read_image, to_array, with_slice
 from models import Pipeline, QueriedClassifier
@@ -42,9 +42,27 @@ def certify(
         shape = pipeline.channels, pipeline.image_size, pipeline.image_size
         batch = fastest_batch(base_classifier, shape, torch.device(settings["device"]))
     return smoothed.certify_images(
-        images, settings["N0"], settings["N"], settings["alpha"], batch, settings.get("radii"),
-        settings.get("radius_tol"), list(info.groups.values()),
-    )  # fmt: skip
+        images,
+        settings["N0"],
+        settings["N"],
+        settings["alpha"],
+        batch,
+        settings.get("radii"),
+        settings.get("radius_tol"),
+        list(info.groups.values()),
+        settings["group_rule"],
+    )
+
+
+def is_grey(image: torch.Tensor) -> bool:
+    """Whether an image `[C, H, W]` is a grey one stored as RGB: three equal channels."""
+    return len(image) == 3 and bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
+
+
+def all_grey(dataset: ImageDataset, settings: dict) -> bool:
+    """Whether `is_grey` holds for all images that a run with these settings certifies, those of all its shards."""
+    whole = wanted_indices(settings | {"shard": None})
+    return all(is_grey(dataset[dataset.place(index)][0]) for index in whole)
 
 
 def certify_dataset(
@@ -53,7 +71,7 @@ def certify_dataset(
     """Certify the images that `outfile` lacks, appending a line for each as soon as it is done."""
     groups = dataset.info.groups
     group_of = {label: name for name, labels in groups.items() for label in labels}
-    extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else [])]
+    extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else []), "votes"]
     tsv = CertificateFile(outfile, settings, extra)
     wanted = [index for index in wanted_indices(settings) if index not in tsv.done]
     images = ((index, dataset[dataset.place(index)][0].to(device)) for index in wanted)
@@ -64,7 +82,7 @@ def certify_dataset(
                   format_time(found.seconds), found.draws, found.bound]  # fmt: skip
         if groups:
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
-        return values
+        return [*values, ",".join(map(str, found.votes))]
 
     everything = len(wanted) + len(tsv.done)
     with tqdm(
@@ -85,10 +103,11 @@ def certify_dataset(
 def certify_files(
     pipeline: Pipeline, info: DatasetInfo, settings: dict, paths: Sequence[Path], device: torch.device
 ) -> list[dict]:
-    """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, its radius, draws.
+    """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, its radius, draws,
+    and the votes after the pilot; if `grey_as_rgb`, both radii also on the grey image behind the three equal channels.
 
-    -1 stands for ABSTAIN. The noise of a file depends on its pixels, not on which other files are named: a file has one
-    answer, wherever it lies.
+    -1 stands for ABSTAIN. The noise of a file depends on the seed and on its pixels, not on which other files are
+    named: under one seed a file has one answer, wherever it lies, and two images have noise of their own.
     """
     found = [with_slice(path) for path in find_images(paths)]
     takes = pipeline.image_size, pipeline.channels, info.fit
@@ -108,18 +127,25 @@ def certify_files(
             unit="image",
         )
     )
-    return [
-        {
+
+    def answer(path: Path, index: int) -> dict:
+        certificate, grey = certificates[index], is_grey(images[index])
+        radius, group_radius = round_down(certificate.radius), round_down(certificate.group_radius)
+        return {
             "file": str(path),
             "sigma": settings["sigma"],
-            "class": name_of(certificates[index].prediction, info.classes),
-            "radius": round_down(certificates[index].radius),
-            "group": name_of(certificates[index].group, list(info.groups)),
-            "group_radius": round_down(certificates[index].group_radius),
-            "draws": certificates[index].draws,
+            "class": name_of(certificate.prediction, info.classes),
+            "radius": radius,
+            "radius_grey": grey_radius(radius) if grey else None,
+            "group": name_of(certificate.group, list(info.groups)),
+            "group_radius": group_radius,
+            "group_radius_grey": grey_radius(group_radius) if grey else None,
+            "grey_as_rgb": grey,
+            "draws": certificate.draws,
+            "votes": dict(zip(info.classes, certificate.votes, strict=True)),
         }
-        for path, index in zip(found, indices, strict=True)
-    ]
+
+    return [answer(path, index) for path, index in zip(found, indices, strict=True)]
 
 
 def name_of(index: int, names: Sequence[str]) -> str | int:

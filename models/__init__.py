@@ -8,7 +8,7 @@ from models.black_box import (
     load_classifier,
     load_surrogates,
 )
-from models.device import autocast, bf16_is_fast, hardware, prepare, resolve_amp, select_device
+from models.device import autocast, bf16_is_fast, hardware, instruction_set, prepare, resolve_amp, select_device
 from models.foreign import Queried, is_foreign
 from models.fronts import load_front
 from models.inference import folded, frozen
@@ -30,6 +30,7 @@ __all__ = [
     "folded",
     "frozen",
     "hardware",
+    "instruction_set",
     "is_foreign",
     "kind_of",
     "load_checkpoint",

@@ -39,12 +39,30 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never shrink
 
 
+# In the order in which a CPU's kernels prefer them. The names of PyTorch's checks are private, and may be missing.
+INSTRUCTION_SETS = {
+    "amx": "_is_amx_tile_supported",
+    "avx512_bf16": "_is_avx512_bf16_supported",
+    "avx512": "_is_avx512_supported",
+    "avx2": "_is_avx2_supported",
+}
+
+
+def instruction_set(device: torch.device | str) -> str:
+    """By which instructions a CPU multiplies bfloat16: amx, avx512_bf16 or, where it has none for that, avx512, avx2,
+    none. Each rounds in its own way, and so turns some votes (measured: 0.1 to 0.8%). "none" also for CUDA, where the
+    GPU's name says it."""
+    if torch.device(device).type == "cuda":
+        return "none"
+    there = (name for name, check in INSTRUCTION_SETS.items() if getattr(torch.cpu, check, lambda: False)())
+    return next(there, "none")
+
+
 def bf16_is_fast(device: torch.device | str) -> bool:
     """Whether the device multiplies bfloat16 in hardware (on others autocast is slower than float32)."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported()
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+    return instruction_set(device) in ("amx", "avx512_bf16")
 
 
 def resolve_amp(amp: bool | None, device: torch.device | str) -> bool:

@@ -13,7 +13,15 @@ import torch
 from conftest import run_script
 from torch import nn
 
-from models import DenoisedClassifier, build, load_model, load_pipeline, prepare
+from models import (
+    DenoisedClassifier,
+    bf16_is_fast,
+    build,
+    instruction_set,
+    load_model,
+    load_pipeline,
+    prepare,
+)
 from models.denoisers import NAFBlock
 from models.inference import frozen
 from models.normalize import Normalize
@@ -332,3 +340,22 @@ def test_freed_memory_is_kept():
     found = [int(subprocess.check_output([sys.executable, "-c", FAULTS, mode])) for mode in ("as it is", "kept")]
     assert found[0] > 10 * found[1]
     assert found[1] < 1000
+
+
+def test_instruction_set_is_the_best_that_the_cpu_has(monkeypatch):
+    """As PyTorch tells; a version that tells nothing has none."""
+    checks = {
+        "_is_amx_tile_supported": "amx",
+        "_is_avx512_bf16_supported": "avx512_bf16",
+        "_is_avx512_supported": "avx512",
+        "_is_avx2_supported": "avx2",
+    }
+    for first in range(len(checks) + 1):
+        for place, check in enumerate(checks):
+            monkeypatch.setattr(torch.cpu, check, lambda there=place >= first: there, raising=False)
+        assert instruction_set("cpu") == [*checks.values(), "none"][first]
+        assert bf16_is_fast("cpu") == (first < 2)
+    for check in checks:
+        monkeypatch.delattr(torch.cpu, check)
+    assert instruction_set("cpu") == "none"
+    assert instruction_set("cuda") == "none"

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_script, write_image
 
 from certification.certificate_file import CertificateFile
+from certification.run import all_grey, is_grey
 from core import Smooth
 from datasets import get_dataset
-from evaluation.certificates import read_rows
+from evaluation.certificates import contradictions, grey_radius, read_rows
 from models import load_pipeline
 from models.flags import info_of
+from smoothing.rules import RULE_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,13 +86,20 @@ def test_tsv_and_settings(verify):
     path = verify("a.tsv")
     header = path.read_text().splitlines()[0].split("\t")
     assert header[:6] == ["idx", "label", "predict", "radius", "correct", "time"]
-    assert header[6:] == ["draws", "bound", "group_label", "group_predict", "group_radius"]
+    assert header[6:] == ["draws", "bound", "group_label", "group_predict", "group_radius", "votes"]
     rows, torn = read_rows(path)
     assert not torn
+    pilots = rows["draws"] - [sum(votes) for votes in rows["votes"]]
+    assert ((pilots == 20) & ([len(votes) == 4 for votes in rows["votes"]])).all()
     assert rows["idx"].tolist() == [0, 1, 2, 3, 4]
     settings = json.loads(Path(f"{path}.json").read_text())
     assert (settings["sigma"], settings["N0"], settings["N"], settings["alpha"]) == (0.25, 20, 60, 0.001)
     assert (settings["dataset"], settings["split"]) == ("Phantom_MRI", "test")
+    assert (settings["seed"], settings["seeds_tried"], settings["group_rule"]) == (0, [0], "vote")
+    assert settings["grey_as_rgb"]  # the phantoms are grey
+    assert settings["rule_version"] == RULE_VERSION
+    assert settings["noise_version"] >= 1
+    assert "instruction_set" not in settings  # without bfloat16 it does not matter
     from scipy.stats import norm
 
     ceiling = 0.25 * norm.ppf(0.001 ** (1 / 60))
@@ -147,10 +156,10 @@ def test_an_empty_shard_and_one_that_was_taken_further_merge(verify, tmp_path, c
 
 
 def test_without_sequential_and_with_float_noise_it_is_the_published_certify(verify, pipeline, data_dir):
-    path = verify("a.tsv", "--no-sequential", "--noise", "float", "--skip", 2)
+    path = verify("a.tsv", "--no-sequential", "--noise", "float", "--skip", 2, "--group_rule", "class")
     loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
     images = get_dataset("Phantom_MRI", "test", loaded.image_size, data_dir=data_dir)
-    smoothed = Smooth(loaded.at(0.25), 4, 0.25)
+    smoothed = Smooth(loaded.at(0.25), 4, 0.25, seed=0)
     for idx, label, predict, radius, correct, draws, *_ in answers(path)[1:]:
         expected, exact = smoothed.certify(images[int(idx)][0], 20, 60, 0.001, 32, int(idx))
         assert (int(predict), draws) == (expected, "80")
@@ -160,30 +169,167 @@ def test_without_sequential_and_with_float_noise_it_is_the_published_certify(ver
 
 
 def test_group_columns_follow_the_table(verify):
-    for idx, label, _, _, _, draws, _, group, answer, radius in answers(verify("a.tsv"))[1:]:
+    path = verify("a.tsv")
+    assert contradictions(read_rows(path)[0]) == 0
+    for idx, label, _, _, _, draws, bound, group, answer, radius, _ in answers(path)[1:]:
         assert group == ("healthy" if label == "2" else "disease"), idx
         assert answer in ("disease", "healthy", "-1")
         assert (float(radius) == 0) == (answer == "-1")
         assert int(draws) <= 80
+        assert bound in ("top", "margin")
 
 
-def test_predict_answers_for_files_and_folders_alike(pipeline, data_dir, tmp_path, capsys):
-    images = sorted((data_dir / "Phantom_MRI").rglob("*.png"))[:3]
-    common = ("AE_DS_verify", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--sigma", 0.25,
-              "--N0", 20, "--N", 60, "--no-amp", "--predict")  # fmt: skip
+def test_the_group_rule_is_kept_and_compared(verify, capsys):
+    path = verify("a.tsv", "--group_rule", "class")
+    assert "sensitivity / specificity (%) by the class answer, at L2 radius" in capsys.readouterr().out
+    assert json.loads(Path(f"{path}.json").read_text())["group_rule"] == "class"
+    assert contradictions(read_rows(path)[0]) == 0
+    with pytest.raises(SystemExit):
+        verify("a.tsv")
+    assert "was made with group_rule class (now vote)" in capsys.readouterr().err
+
+
+def test_what_is_claimed_stands_below_the_tables(verify, capsys):
+    verify("a.tsv", "--radii", 0, 0.25)
+    out = capsys.readouterr().out
+    for words in (
+        "smoothed classifier, with probability 1 − α per image",
+        "for images fixed before the seed was known",
+        "input size after resizing",
+        "this kind of hardware",
+        "Grey images stored as RGB: r = 0.25 is 0.144 on the grey image.",
+        "by the summed votes of each group",
+    ):
+        assert out.count(words) == 1, words
+
+
+def test_a_seed_that_was_tried_before_is_told(verify, capsys):
+    path = verify("a.tsv")
+    assert "seeds" not in capsys.readouterr().err
+    path.unlink()
+    verify("a.tsv", "--seed", 3)
+    assert f"{path}: was made under 2 seeds one after the other (0, 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("told", ["rule_version", "noise_version"])
+def test_a_table_of_an_older_version_is_not_continued(told, verify, capsys, monkeypatch):
+    path = verify("a.tsv", "--max", 2)
+    beside = Path(f"{path}.json")
+    monkeypatch.setattr(f"certification.settings.{told.upper()}", 7)
+    settings = json.loads(beside.read_text())
+    beside.write_text(json.dumps({key: value for key, value in settings.items() if key != told}))
+    before = path.read_bytes()
+    with pytest.raises(SystemExit):
+        verify("a.tsv")
+    message = capsys.readouterr().err
+    assert f"was made with {told} 1 (now 7); name another file or delete it" in message
+    assert message.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+def test_bfloat16_depends_on_the_instructions(verify, capsys, monkeypatch):
+    monkeypatch.setattr("certification.settings.instruction_set", lambda _: "amx")
+    path = verify("a.tsv", "--max", 1, "--amp")
+    assert json.loads(Path(f"{path}.json").read_text())["instruction_set"] == "amx"
+    monkeypatch.setattr("certification.settings.instruction_set", lambda _: "avx512_bf16")
+    with pytest.raises(SystemExit):
+        verify("a.tsv", "--amp")
+    assert "was made with instruction_set amx (now avx512_bf16)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def predict(pipeline, tmp_path):
+    """`predict(name, *files, more=flags)`: certify the files with few draws; what the JSON `name` then holds."""
+
+    def run(name, *images, more=()):
+        parts = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--sigma", 0.25)
+        draws = ("--N0", 20, "--N", 60, "--no-amp")
+        run_script("AE_DS_verify", *parts, *draws, *more, "--outfile", tmp_path / name, "--predict", *images)
+        return json.loads((tmp_path / name).read_text())
+
+    return run
+
+
+def phantoms(data_dir: Path) -> list[Path]:
+    """Grey slices, stored as RGB or read as such; what other tests attacked lies beside them, and is coloured."""
+    return sorted(each for each in (data_dir / "Phantom_MRI").rglob("*.png") if "AT_" not in str(each))
+
+
+def test_predict_answers_for_files_and_folders_alike(predict, data_dir, tmp_path, capsys):
+    images = phantoms(data_dir)[:3]
     folder = tmp_path / "mine"
     folder.mkdir()
     for image in images:
         (folder / image.name).write_bytes(image.read_bytes())
-    run_script(*common, folder, "--outfile", tmp_path / "all.json")
+    together = predict("all.json", folder, more=("--seed", 4))["answers"]
     shown = capsys.readouterr().out
-    together = json.loads((tmp_path / "all.json").read_text())["answers"]
     assert len(together) == 3
     assert all(Path(answer["file"]).name in shown for answer in together)
-    assert set(together[0]) == {"file", "sigma", "class", "radius", "group", "group_radius", "draws"}
-    run_script(*common, images[1], "--outfile", tmp_path / "one.json")
-    (alone,) = json.loads((tmp_path / "one.json").read_text())["answers"]
+    of_an_answer = "file sigma class radius radius_grey group group_radius group_radius_grey grey_as_rgb draws votes"
+    assert list(together[0]) == of_an_answer.split()
+    (alone,) = predict("one.json", images[1], more=("--seed", 4))["answers"]
     assert {**alone, "file": ""} == {**together[1], "file": ""}
+    assert list(alone["votes"]) == ["glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"]
+    assert sum(alone["votes"].values()) == alone["draws"] - 20
+
+
+def test_predict_draws_a_secret_seed_and_tells_it(predict, data_dir, capsys):
+    image = phantoms(data_dir)[0]
+    found = [predict(f"{i}.json", image) for i in range(2)]
+    shown, seeds = capsys.readouterr().out, [each["settings"]["seed"] for each in found]
+    assert seeds[0] != seeds[1]
+    assert min(seeds) > 2**40  # of 63 bits: not one that anybody would try
+    for each in found:
+        assert each["settings"]["secret_seed"]
+        assert f"The seed was secret until now: {each['settings']['seed']}." in shown
+    # Given afterwards, it gives the answer again; before, it makes the weaker statement.
+    again = predict("again.json", image, more=("--seed", seeds[0]))
+    assert again["answers"] == found[0]["answers"]
+    assert not again["settings"]["secret_seed"]
+    assert f"fixed before --seed {seeds[0]} was known" in capsys.readouterr().out
+
+
+def test_predict_says_what_is_proved(predict, data_dir, capsys):
+    image = phantoms(data_dir)[0]
+    predict("a.json", image, more=("--alpha", 0.01))
+    out = capsys.readouterr().out
+    for words in (
+        "of the smoothed classifier, with probability 0.99 per image",
+        "at its input size after resizing (32 px)",
+        "as it runs on this kind of hardware",
+        "decided by the summed votes of each group",
+    ):
+        assert words in out
+    predict("a.json", image, more=("--group_rule", "class"))
+    assert "decided by the class answer" in capsys.readouterr().out
+
+
+def test_radii_on_the_grey_image_where_the_channels_are_equal(predict, data_dir, tmp_path, capsys):
+    write_image(tmp_path / "colour.png", 0)
+    mixed = predict("mixed.json", phantoms(data_dir)[0], tmp_path / "colour.png", more=("--alpha", 0.2))["answers"]
+    assert "radius_grey" in capsys.readouterr().out.splitlines()[0].split()
+    assert [answer["grey_as_rgb"] for answer in mixed] == [True, False]
+    for name in ("radius", "group_radius"):
+        assert mixed[0][f"{name}_grey"] == grey_radius(mixed[0][name]) <= mixed[0][name] / 3**0.5
+        assert mixed[1][f"{name}_grey"] is None
+    assert mixed[0]["group_radius"] > 0
+    predict("colour.json", tmp_path / "colour.png")
+    assert "radius_grey" not in capsys.readouterr().out.splitlines()[0].split()
+
+
+def test_a_split_is_grey_if_all_its_images_are():
+    images = [torch.rand(1, 8, 8).expand(3, 8, 8) for _ in range(5)]
+    colours, one_channel = torch.rand(3, 8, 8), torch.rand(1, 8, 8)
+    assert [is_grey(each) for each in (images[0], colours, one_channel)] == [True, False, False]
+
+    class Images(list):
+        place = staticmethod(lambda index: index // 2)  # every second one of a split
+
+    dataset = Images((each, 0) for each in [*images[:3], colours, images[4]])
+    settings = {"end": 10, "skip": 2, "shard": "0/4"}
+    assert not all_grey(dataset, settings)  # the coloured one is another shard's, but of the same table
+    assert all_grey(dataset, settings | {"end": 6})
+    assert all_grey(dataset, settings | {"skip": 4})
 
 
 def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
