@@ -6,8 +6,10 @@
     python evaluate.py --classifier … --pretrained_denoiser … --split PGD --noise_sd 0.25 --N 1000 --outfile runs/g.json
 
 The last one evaluates the smoothed classifier: PREDICT of Cohen et al. 2019 with N draws per image, abstentions count
-as errors. --split PGD are the images that attacks/generate.py saved, whatever pipeline they were made on (transfer).
---outfile takes JSON; a CSV and a figure (confusion matrix, calibration) are put beside it.
+as errors. Disease or health is then decided as it is certified: by the summed votes of each group, and a class outside
+the group that won is not named (it abstains), or with --group_rule class by the class answer. A single pass has one
+class, and its group. --split PGD are the images that attacks/generate.py saved, whatever pipeline they were made on
+(transfer). --outfile takes JSON; a CSV and a figure (confusion matrix, calibration) are put beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from attacks.randomness import image_generator, normal
 from common import cli, files
 from core import Smooth, decide
 from datasets import ImageDataset, get_loader
+from evaluation.certificates import DECIDED
 from evaluation.figures import evaluation_png
 from evaluation.metrics import RATES, metric_records, summarize
 from evaluation.tables import to_csv
@@ -45,6 +48,12 @@ def get_args_parser() -> cli.Parser:
                         help="what the denoiser is told (default: --noise_sd)")  # fmt: skip
     parser.add_argument("--N", type=cli.positive_int, help="evaluate the smoothed classifier, with N draws per image")
     parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level at which it answers")
+    parser.add_argument(
+        "--group_rule",
+        choices=list(DECIDED),
+        help="with --N: what decides between disease and health, the summed votes of each group or the class answer "
+        "(default: vote)",
+    )
     parser.add_argument("--batch", type=cli.positive_int, default=64)
     parser.add_argument("--outfile", type=Path, help="write everything, with the settings, as JSON; CSV, PNG beside it")
     parser.add_argument("--predictions", type=Path, metavar="FILE.tsv",
@@ -57,6 +66,8 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     if args.N is not None and not args.noise_sd > 0:
         raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
+    if args.N is None and args.group_rule is not None:
+        raise ValueError("--group_rule: a single pass has one class, and its group; with --N votes can be summed")
     if args.denoiser_sd is not None and args.pretrained_denoiser is None:
         raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
     if args.outfile is not None and args.outfile.suffix != ".json":
@@ -72,6 +83,7 @@ def main(args: argparse.Namespace) -> None:
     labels = dataset.labels[chosen].numpy()
 
     # ---- predictions ----
+    groups, group_predictions = dataset.info.groups, None
     if args.N is None:
         scores = noisy_scores(base_classifier, dataset, chosen, args.noise_sd, args.seed, args.batch, device)
         predictions, probabilities = scores.argmax(dim=1).numpy(), scores.softmax(dim=1).numpy()
@@ -81,7 +93,9 @@ def main(args: argparse.Namespace) -> None:
             smoothed.sample(dataset[i][0].to(device), args.N, args.batch, i)
             for i in tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
         ])  # fmt: skip
-        predictions, probabilities = np.array([decide(row, args.alpha) for row in counts]), counts / args.N
+        args.group_rule = args.group_rule or "vote"
+        predictions, group_predictions = answers(counts, list(groups.values()), args.group_rule, args.alpha)
+        probabilities = counts / args.N
     if args.scores == "labels" and args.N is None:
         probabilities = None  # a label has no confidence
 
@@ -91,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
         files.write_text(args.predictions, "\n".join(lines) + "\n")
 
     # ---- the report ----
-    report = summarize(labels, predictions, dataset.info.classes, probabilities, dataset.info.groups)
+    report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
     protocol = dataset.manifest.settings["protocol"]
     how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
         f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
@@ -106,6 +120,8 @@ def main(args: argparse.Namespace) -> None:
             marked = f"SYNTHETIC: {title}" if dataset.info.synthetic else title
             temporary.write_bytes(evaluation_png(report, dataset.info.classes, marked))
     print(f"{title}: {headline(report)}")
+    if groups:
+        print(f"  disease or health: {DECIDED[args.group_rule] if args.N else 'the group of the one class of a pass'}")
     for of, row in {**report["per_class"], **report.get("groups", {})}.items():
         shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
         print(f"  {of:<18} {shown} ({row['images']} images)")
@@ -125,6 +141,29 @@ def noisy_scores(
         with torch.inference_mode():
             scores.append(base_classifier(noisy.to(device)).cpu())
     return torch.cat(scores)
+
+
+def answers(
+    counts: np.ndarray, groups: Sequence[Sequence[int]], rule: str, alpha: float
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The answers of the smoothed classifier from votes `[N, K]`, int `[N]` of the classes and of the `groups` (None
+    where there are none), ABSTAIN where undecided at level `alpha`.
+
+    By the rule `vote` the group is the one with significantly more summed votes, and a class that lies outside it, or
+    in none because none won, is not named. By `class` it is the class's group.
+    """
+    classes = np.array([decide(row, alpha) for row in counts])
+    if not groups:
+        return classes, None
+    group_of = np.empty(counts.shape[1], dtype=int)
+    for index, members in enumerate(groups):
+        group_of[list(members)] = index
+    own = np.where(classes == Smooth.ABSTAIN, Smooth.ABSTAIN, group_of[classes])
+    if rule == "class":
+        return classes, own
+    sums = np.stack([counts[:, list(members)].sum(axis=1) for members in groups], axis=1)
+    won = np.array([decide(row, alpha) for row in sums])
+    return np.where(own == won, classes, Smooth.ABSTAIN), won
 
 
 def headline(report: dict) -> str:

@@ -17,9 +17,13 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def summarize(
-    labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str], probabilities: np.ndarray | None = None,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    classes: Sequence[str],
+    probabilities: np.ndarray | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
-) -> dict:  # fmt: skip
+    group_predictions: np.ndarray | None = None,
+) -> dict:
     """All metrics as plain numbers (None where they are not defined), every proportion with its 95% Clopper–Pearson
     interval beside it.
 
@@ -29,6 +33,7 @@ def summarize(
         classes: K names.
         probabilities: `[N, K]`, for AUC and calibration; None: they are not known.
         groups: name → its classes (disease and healthy, say): their rates, too.
+        group_predictions: int `[N]`, which group was answered, ABSTAIN allowed; None: that of the predicted class.
 
     `confusion` has a row per true class and a column per predicted one, behind them one for ABSTAIN if there is any.
     """
@@ -50,9 +55,13 @@ def summarize(
         "per_class": per_class,
     }
     if groups:
+        parts = [list(members) for members in groups.values()]
+        if group_predictions is None:
+            said, answered = [np.isin(predictions, own) for own in parts], predictions != ABSTAIN
+        else:
+            said, answered = [group_predictions == i for i in range(len(parts))], group_predictions != ABSTAIN
         report["groups"] = {
-            name: rates(np.isin(labels, own), np.isin(predictions, own), predictions != ABSTAIN)
-            for name, own in ((name, list(members)) for name, members in groups.items())
+            name: rates(np.isin(labels, own), of, answered) for name, own, of in zip(groups, parts, said, strict=True)
         }
     return {**report, "confusion": matrix.tolist()}
 

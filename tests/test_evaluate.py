@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from attacks.folder import get_attacked
 from core import Smooth
 from datasets import get_dataset
+from evaluate import answers
 from evaluation.certificates import caveats, load, read_rows
 from evaluation.metrics import calibration, confidence, metric_records, summarize
 from models import load_pipeline
@@ -106,23 +107,25 @@ def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):
     assert set(reports["a"]["groups"]) == {"disease", "healthy"}
     out = capsys.readouterr().out
     assert "no_tumor" in out
-    assert "disease" in out
+    assert "disease or health: the group of the one class of a pass" in out
+    assert reports["a"]["settings"]["group_rule"] is None
     with (tmp_path / "a.csv").open(newline="") as stream:
         rows = {(row["of"], row["metric"]): row for row in csv.DictReader(stream)}
     assert float(rows["all", "accuracy"]["value"]) == reports["a"]["accuracy"]
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
-def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path):
-    common = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--no-amp",
-              "--noise_sd", 0.25, "--N", 40, "--skip", 6)  # fmt: skip
-    run_script("evaluate", *common, "--outfile", tmp_path / "a.json", "--predictions", tmp_path / "a.tsv")
-    run_script("evaluate", *common, "--batch", 7, "--outfile", tmp_path / "b.json")
+def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path, capsys):
+    parts = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--no-amp")
+    common = (*parts, "--noise_sd", 0.25, "--N", 40, "--skip", 6)
+    by_class = (*common, "--group_rule", "class")
+    run_script("evaluate", *by_class, "--outfile", tmp_path / "a.json", "--predictions", tmp_path / "a.tsv")
+    run_script("evaluate", *by_class, "--batch", 7, "--outfile", tmp_path / "b.json")
     report = json.loads((tmp_path / "a.json").read_text())
     assert json.loads((tmp_path / "b.json").read_text())["confusion"] == report["confusion"]
     loaded = load_pipeline(pipeline["classifier"], pipeline["mse"])
     images = get_dataset("Phantom_MRI", "test", 32, data_dir=data_dir)
-    smoothed = Smooth(loaded.at(0.25), 4, 0.25, noise="exact")
+    smoothed = Smooth(loaded.at(0.25), 4, 0.25, seed=0, noise="exact")
     found = [smoothed.predict(images[i][0], 40, 0.001, 40, i) for i in range(0, len(images), 6)]
     assert report["abstained"] == pytest.approx(np.mean(np.array(found) == -1))
     assert report["accuracy"] == pytest.approx(np.mean(np.array(found) == images.labels.numpy()[::6]))
@@ -130,6 +133,56 @@ def test_smoothed_pipeline_answers_as_predict_does(pipeline, data_dir, tmp_path)
     assert header == ["idx", "label", "predict", "correct"]
     expected = zip(range(0, len(images), 6), images.labels.tolist()[::6], found, strict=True)
     assert [[int(value) for value in line] for line in lines] == [[i, y, c, int(y == c)] for i, y, c in expected]
+    assert report["settings"]["group_rule"] == "class"
+
+    # By default the groups are decided by their votes, and a class outside the group that won abstains.
+    capsys.readouterr()
+    run_script("evaluate", *common, "--outfile", tmp_path / "vote.json")
+    assert "disease or health: by the summed votes of each group" in capsys.readouterr().out
+    vote = json.loads((tmp_path / "vote.json").read_text())
+    votes = np.stack([smoothed.sample(images[i][0], 40, 40, i) for i in range(0, len(images), 6)])
+    classes, groups = answers(votes, list(images.info.groups.values()), "vote", 0.001)
+    labels = images.labels.numpy()[::6]
+    assert vote["abstained"] == pytest.approx(np.mean(classes == -1))
+    assert vote["abstained"] >= report["abstained"]
+    ill = np.isin(labels, images.info.groups["disease"])
+    assert vote["groups"]["disease"]["sensitivity"] == pytest.approx(np.mean(groups[ill] == 0))
+    assert vote["groups"]["disease"]["specificity"] == pytest.approx(np.mean(groups[~ill] == 1))
+    assert vote["settings"]["group_rule"] == "vote"
+
+
+GROUPS = ((0, 1, 2), (3,))
+
+
+@pytest.mark.parametrize(
+    ("votes", "by_vote", "by_class"),
+    [
+        ([260, 170, 170, 400], (-1, 0), (3, 1)),  # most votes for the healthy class, more for the diseased together
+        ([900, 40, 30, 30], (0, 0), (0, 0)),
+        ([20, 20, 20, 940], (3, 1), (3, 1)),
+        ([450, 450, 50, 50], (-1, 0), (-1, -1)),  # diseased, but of which kind?
+        ([300, 100, 100, 500], (-1, -1), (3, 1)),  # no group won, so that no class is in one that did
+    ],
+)
+def test_plurality_and_votes_of_groups(votes, by_vote, by_class):
+    for rule, expected in (("vote", by_vote), ("class", by_class)):
+        classes, groups = answers(np.array([votes]), GROUPS, rule, 0.001)
+        assert (classes.tolist(), groups.tolist()) == ([expected[0]], [expected[1]])
+    classes, groups = answers(np.array([votes]), (), "vote", 0.001)
+    assert (classes.tolist(), groups) == ([by_class[0]], None)
+
+
+def test_rates_of_groups_come_from_what_was_answered_for_them():
+    labels, predictions = np.array([0, 1, 2, 3, 3]), np.array([0, -1, -1, 3, -1])
+    names, groups = ("a", "b", "c", "well"), {"ill": (0, 1, 2), "well": (3,)}
+    of_classes = summarize(labels, predictions, names, groups=groups)["groups"]
+    of_votes = summarize(labels, predictions, names, groups=groups, group_predictions=np.array([0, 0, -1, 1, 0]))
+    assert of_classes["ill"]["sensitivity"] == pytest.approx(1 / 3)
+    assert of_votes["groups"]["ill"]["sensitivity"] == pytest.approx(2 / 3)
+    assert of_votes["groups"]["ill"]["specificity"] == pytest.approx(1 / 2)
+    assert of_votes["groups"]["ill"]["ppv"] == pytest.approx(2 / 3)
+    assert of_votes["groups"]["well"]["npv"] == pytest.approx(2 / 3)
+    assert of_votes["accuracy"] == 2 / 5
 
 
 def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline, data_dir, tmp_path, fails):
@@ -163,4 +216,5 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     fails(1, ("--split GONE", "FGSM_evaluate"), "evaluate", *flags, "--split", "GONE")
     fails(1, ("--split FGSM_evaluate:tests", "train, val, test"), "evaluate", *flags, "--split", "FGSM_evaluate:tests")
     fails(1, ("--N", "--noise_sd"), "evaluate", *flags, "--N", 10)
+    fails(1, ("--group_rule", "single pass", "--N"), "evaluate", *flags, "--group_rule", "class")
     fails(1, ("--denoiser_sd", "--pretrained_denoiser"), "evaluate", *flags, "--denoiser_sd", 0.25)
