@@ -40,7 +40,7 @@ def drawn_by_table(bits: np.random.BitGenerator, num: int, sigma: float) -> np.n
     # Nearly all open cells hold one threshold: a search is for those beyond their first.
     below = thresholds(sigma)
     beyond = np.append(below, np.iinfo(np.int64).max)
-    found = least.take(cells) + len(below) // 2
+    found = least.take(cells).astype(np.int64) + len(below) // 2
     found += uniform > beyond.take(found)
     more = np.flatnonzero(uniform > beyond.take(found))
     found[more] = np.searchsorted(below, uniform[more])
