@@ -105,10 +105,12 @@ def _cut(alive: np.ndarray, start: np.ndarray, low: np.ndarray, high: np.ndarray
 def fixed_count(p0: float, n: int, alpha: float) -> int:
     """From how many successes among `n` draws p > p0 is proved if one looks only once (Clopper–Pearson); n + 1 if none
     suffices."""
-    counts = np.arange(n + 2)
-    tails = np.append(betainc(np.maximum(counts[:-1], 1), n - np.maximum(counts[:-1], 1) + 1, min(p0, 1.0)), 0.0)
-    tails[0] = 1.0
-    return int((tails <= alpha).argmax())
+    low, high = 1, n + 1  # too few, enough
+    while low < high:
+        middle = (low + high) // 2
+        enough = betainc(middle, n - middle + 1, min(p0, 1.0)) <= alpha  # P(at least so many successes)
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
 
 
 def futile_counts(claim: np.ndarray, n: int) -> np.ndarray:

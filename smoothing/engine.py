@@ -129,7 +129,7 @@ def certify_images(
             )
         start = 0
         for image, share in shares:
-            batch[start : start + share] = image.noise.noisy(image.taken, share)
+            image.noise.noisy(image.taken, share, out=batch[start : start + share])
             start += share
         batch[start:] = 0
         owners = torch.repeat_interleave(

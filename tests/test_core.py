@@ -12,7 +12,7 @@ from scipy.stats import binom, binomtest, chi2, norm
 from core import Smooth, decide
 from smoothing.bounds import lower_confidence_bound
 from smoothing.engine import fastest_batch
-from smoothing.noise import CHUNK, Noise, box_muller, slack
+from smoothing.noise import CHUNK, Noise, slack
 
 
 def linear(weight: torch.Tensor, bias: float):
@@ -131,10 +131,10 @@ def test_noise_depends_on_seed_sigma_image_and_draw_alone(kind):
 
 def test_no_two_chunks_of_an_image_have_one_generator():
     """PyTorch's on the CPU looks at 32 bits of its seed. Of this image chunks 542 and 1292 had the same ones."""
-    noise = Noise(ZEROS, 0.25, 0, 2136, "exact")
+    noise = Noise(ZEROS, 0.25, 0, 2136)
     first, second = noise.draws(1292 * CHUNK, CHUNK), noise.draws(542 * CHUNK, CHUNK)
     assert not torch.equal(first, second)
-    assert torch.equal(first, Noise(ZEROS, 0.25, 0, 2136, "exact").draws(1292 * CHUNK, CHUNK))
+    assert torch.equal(first, Noise(ZEROS, 0.25, 0, 2136).draws(1292 * CHUNK, CHUNK))
     low = [noise.generator_seed(chunk) & 0xFFFFFFFF for chunk in range(20_000)]
     assert len(set(low)) == len(low)
 
@@ -155,16 +155,6 @@ def test_noise_is_gaussian_and_fresh():
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert len(first) == len(second) == 100
     assert not torch.isclose(first[:, None], second[None]).flatten(2).all(dim=2).any()
-
-
-@pytest.mark.parametrize("scale", [63.75, 255.0])
-def test_box_muller_draws_what_torch_draws_one_by_one(scale):
-    """The oracle: torch.randn's float64 draws on the CPU, equal but for the last bits, and once rounded the same."""
-    ours, theirs = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
-    drawn = box_muller(16 * 5000, scale, ours)
-    expected = torch.randn(16 * 5000, generator=theirs, dtype=torch.float64) * scale
-    assert (drawn - expected).abs().max() < 1e-12 * scale
-    assert torch.equal(drawn.round(), expected.round())
 
 
 def test_certificate_does_not_depend_on_the_batch():
@@ -220,7 +210,7 @@ def test_exact_noise_has_the_distribution_of_rounded_gaussian_noise():
     values = Noise(torch.zeros(1, 50, 50), sigma, 0, 0, "exact").draws(0, 100).flatten()
     below = norm.cdf(torch.arange(-12.5, 13).numpy() / (255 * sigma))
     expected = torch.tensor(below[1:] - below[:-1]) * len(values)
-    observed = torch.histc(values, bins=25, min=-12.5, max=12.5)
+    observed = torch.histc(values.float(), bins=25, min=-12.5, max=12.5)
     assert expected.min() > 50
     statistic = ((observed - expected) ** 2 / expected).sum().item()
     assert statistic < chi2.ppf(1 - 1e-4, 24)
@@ -257,12 +247,11 @@ def test_exact_noise_wants_eight_bit_images_in_range():
 
 def test_slack_is_small_and_taken_off():
     assert slack("float", 1.0, 10**6) == 0
-    assert 0 < slack("exact", 1.0, 3 * 224 * 224) < 1e-6
+    assert 0 < slack("exact", 1.0, 3 * 224 * 224) < 1e-10
     always = Smooth(lambda x: torch.eye(2)[torch.zeros(len(x), dtype=torch.long)], 2, 1.0, noise="exact")
     _, radius = always.certify(torch.zeros(3, 64, 64), 10, 1000, 0.001, 100)
-    p_a_bar = 0.001 ** (1 / 1000)
-    assert norm.ppf(p_a_bar) - radius > 1e-7
-    assert radius == pytest.approx(norm.ppf(p_a_bar - slack("exact", 1.0, 3 * 64 * 64)), abs=1e-9)
+    p_a_bar = lower_confidence_bound(1000, 1000, 0.001)
+    assert radius == norm.ppf(p_a_bar - slack("exact", 1.0, 3 * 64 * 64)) < norm.ppf(p_a_bar)
 
 
 # ---- many images -----------------------------------------------------------------------------------------------------
