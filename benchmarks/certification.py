@@ -69,25 +69,28 @@ def get_args_parser() -> cli.Parser:
 
 
 def replayed_accuracies(
-    frequencies: np.ndarray, labels: np.ndarray, question: Question, n0: int, n: int, radii: Sequence[float],
+    frequencies: np.ndarray,
+    labels: np.ndarray,
+    question: Question,
+    n0: int,
+    n: int,
+    radii: Sequence[float],
     replays: int,
-) -> tuple[dict[str, list[float]], float]:  # fmt: skip
+) -> tuple[dict[str, list[float]], float]:
     """Certified accuracy (%) at each radius, of the published rule and of ours, both on the same votes, drawn with
     `frequencies` `[images, K]`; and the draws per image of ours."""
     rng = np.random.default_rng(0)
-    rules = {
-        "published": FixedDraws(Question(question.sigma, question.alpha), n),
-        "ours": SequentialDraws(question, n, radii),
-    }
+    rules = {"published": FixedDraws(question, n), "ours": SequentialDraws(question, n, radii)}
     hits, draws = {name: np.zeros(len(radii)) for name in rules}, 0
     for p, label in zip(frequencies, labels, strict=True):
         for _ in range(replays):
             votes = rng.choice(len(p), size=n0 + n, p=p)
-            pilot = np.bincount(votes[:n0], minlength=len(p))
             for name, rule in rules.items():
-                course, found = rule.begin(pilot), None
+                course, found, taken = rule.begin(n0, np.random.PCG64(int(rng.integers(2**63)))), None, 0
                 while found is None:
-                    found = course.look(np.bincount(votes[n0 : n0 + course.next_look], minlength=len(p)))
+                    fresh = votes[taken : taken + course.wants]
+                    taken += len(fresh)
+                    found = course.look(np.bincount(fresh, minlength=len(p)))
                 hits[name] += [found.prediction == label and reaches(found.radius, r) for r in radii]
                 draws += found.draws * (name == "ours")
     runs = len(labels) * replays
@@ -220,7 +223,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"{result['other votes than in float32, %']:.2f}% of the votes are others than in float32")
     result["votes"] = {"index": indices, "label": labels.tolist(), "counts": counts.tolist()}
     result["replayed"] = []
-    question = Question(args.sigma, args.alpha, runner_up=True)
+    question = Question(args.sigma, args.alpha)
     for n in args.N:
         frequencies = counts / counts.sum(1, keepdims=True)
         found, draws = replayed_accuracies(frequencies, labels, question, args.N0, n, args.radii, args.replays)

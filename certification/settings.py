@@ -12,10 +12,8 @@ import torch
 from common import files
 from imaging.catalogue import DatasetInfo, dataset_name
 from models import Pipeline, fingerprint, hardware, instruction_set, resolve_amp
-from smoothing import noise
+from smoothing.noise import NOISE_VERSION
 from smoothing.rules import RULE_VERSION
-
-NOISE_VERSION = getattr(noise, "NOISE_VERSION", 1)
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:

@@ -40,7 +40,7 @@ def test_published_loop_on_a_plane():
 def test_replayed_rules_agree_where_nothing_is_close():
     frequencies = np.array([[1.0, 0.0, 0.0], [0.2, 0.8, 0.0], [0.1, 0.0, 0.9]])
     labels = np.array([0, 1, 0])
-    question = Question(0.25, 0.001, runner_up=True)
+    question = Question(0.25, 0.001)
     found, draws = replayed_accuracies(frequencies, labels, question, 100, 10_000, [0.0, 0.25 * norm.ppf(0.9), 0.75], 3)
     assert found["published"] == found["ours"] == pytest.approx([200 / 3, 100 / 3, 100 / 3])
     assert 100 < draws <= 10_100
