@@ -29,12 +29,10 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-import cli
-import files
 from attacks.folder import open_images
-from catalogue import DatasetInfo, dataset_name
 from certification.certificate_file import shard_of_launcher, shard_path
 from certification.run import certify_dataset, certify_files
+from common import cli, files
 from core import Smooth
 from evaluation.certificates import (
     Certification,
@@ -44,8 +42,9 @@ from evaluation.certificates import (
     read_rows,
 )
 from evaluation.tables import certified_text
+from imaging.catalogue import DatasetInfo, dataset_name
 from models import Pipeline, fingerprint, hardware, resolve_amp, select_device
-from pipeline_args import info_of, open_pipeline
+from models.flags import info_of, open_pipeline
 from smoothing.noise import KINDS
 
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]

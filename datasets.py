@@ -1,4 +1,4 @@
-"""The images of a prepared data set as tensors in [0, 1]. What each data set is: `catalogue.py`.
+"""The images of a prepared data set as tensors in [0, 1]. What each data set is: `imaging/catalogue.py`.
 
 `prepare_data.py` writes `Dataset/<name>/manifest.csv` and `manifest.json`; this module reads them and nothing else, so
 images of a split are exactly those that the manifest lists. Decoded, resized images are kept in
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-import files
-from catalogue import DatasetInfo, dataset_info, dataset_name
-from images import FITS, RESAMPLING, read_image, to_array
+from common import files
+from imaging.catalogue import DatasetInfo, dataset_info, dataset_name
+from imaging.images import FITS, RESAMPLING, read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")

@@ -17,10 +17,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-import cli
-import files
-from catalogue import dataset_info
+from common import cli, files
 from datasets import get_dataset, get_loader
+from imaging.catalogue import dataset_info
 from models import autocast, build, load_model, names, origins, prepare, takes
 from models.measurements import MEASUREMENTS, measurement
 from training import flags, losses, validation

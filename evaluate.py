@@ -22,17 +22,16 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-import cli
-import files
 from attacks.folder import open_images
 from attacks.randomness import image_generator, normal
+from common import cli, files
 from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.figures import evaluation_png
 from evaluation.metrics import RATES, metric_records, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
-from pipeline_args import open_pipeline
+from models.flags import open_pipeline
 
 
 def get_args_parser() -> cli.Parser:

@@ -22,14 +22,13 @@ from torch import Tensor
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-import cli
-import files
 from attacks.pgd import pgd
 from attacks.randomness import image_generator, normal
+from common import cli, files
 from datasets import get_dataset, get_loader
 from models import Queried, frozen, hardware, load_front, origins, prepare, select_device
+from models.flags import described_reconstructor
 from models.measurements import load_reconstructor
-from pipeline_args import described_reconstructor
 from training.losses import reconstruction
 
 COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_smoothed")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cli
+from common import cli
 from models import export_checkpoint, export_classifier, kind_of, load_checkpoint
 from models.measurements import export_reconstructor
 

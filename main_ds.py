@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-import cli
+from common import cli
 from datasets import get_dataset, get_loader
 from models import (
     BlackBox,
@@ -40,7 +40,7 @@ from models import (
     origins,
     prepare,
 )
-from pipeline_args import described_classifier, described_reconstructor
+from models.flags import described_classifier, described_reconstructor
 from training import flags, losses
 from training.augmentation import random_affine
 from training.engine import fit

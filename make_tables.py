@@ -15,8 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-import cli
-import files
+from common import cli, files
 from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
 from evaluation.tables import (

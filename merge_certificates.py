@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cli
 from certification.certificate_file import merge
+from common import cli
 
 
 def get_args_parser() -> cli.Parser:

@@ -17,11 +17,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import cli
-import files
-from catalogue import DATASETS, DatasetInfo, dataset_name
+from common import cli, files
 from datasets import PROTOCOLS, SPLITS
-from images import FITS
+from imaging.catalogue import DATASETS, DatasetInfo, dataset_name
+from imaging.images import FITS
 from preparation.audit import as_text, audit, count_images, counts_text, draw_duplicates, write_findings
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates
 from preparation.manifest import write_manifest

@@ -7,7 +7,7 @@
 Everything is written below the current folder. Start in an empty one (python ../reproduce.py ../configs/…): networks
 trained anew are not those whose certificates lie in results/, and AE_DS_verify.py goes on with no others' file.
 Each command is printed before it runs, so that it can be run alone. Interrupted, the same call goes on where it was.
-With Snakemake several run at a time (Snakefile).
+With Snakemake several run at a time (workflow/Snakefile).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import yaml
 
-import cli
-from workflow import jobs
+from common import cli
+from workflow.jobs import jobs
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("grid", type=Path, metavar="GRID.yaml", help="what depends on what (workflow.py)")
+    parser.add_argument("grid", type=Path, metavar="GRID.yaml", help="what depends on what (workflow/jobs.py)")
     parser.add_argument("--source", metavar="DIR", help="the raw images, as for prepare_data.py")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="only jobs whose name holds all of these, as data, certify or table")  # fmt: skip

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-import cli
-from catalogue import dataset_info
+from common import cli
 from datasets import get_dataset, get_loader
+from imaging.catalogue import dataset_info
 from models import build, prepare
 from models.classifiers import load_weights
 from training import flags, losses, validation

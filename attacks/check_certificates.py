@@ -27,16 +27,15 @@ from tqdm import tqdm
 if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cli
-import files
 from attacks.certified import CertificateAttack, claims_of
 from attacks.folder import open_images
-from catalogue import dataset_name
+from common import cli, files
 from evaluation.certificates import Certification, load
 from evaluation.figures import robustness_png
 from evaluation.robustness import Claim, summary
+from imaging.catalogue import dataset_name
 from models import QueriedClassifier, fingerprint, hardware, select_device
-from pipeline_args import open_pipeline
+from models.flags import open_pipeline
 
 COLUMNS = ("idx", "attacked", "multiple", "eps", "l2", "answer", "group_answer", "seconds")
 NOT_COMPARED = {"skip", "multiples", "certificates", "batch", "command", "hardware", "torch"}

@@ -18,12 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import files
-from catalogue import dataset_name
-from datasets import SPLITS, ImageDataset, Manifest
-from images import read_image, to_array
+from common import files
+from datasets import SPLITS, ImageDataset, Manifest, get_dataset
+from imaging.catalogue import dataset_name
+from imaging.images import read_image, to_array
 from models import Pipeline
-from pipeline_args import open_split
 
 COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
            "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
@@ -82,8 +81,17 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     return rows, settings
 
 
+def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
+    """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does, ValueError also if the
+    classifier has other classes."""
+    dataset = get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol,
+                          pipeline.channels, args.data_dir, pipeline.origins)  # fmt: skip
+    dataset.info.check_classes(args.classifier, pipeline.info)
+    return dataset
+
+
 def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
-    """`pipeline_args.open_split`, where `split` may also name attacked images as `get_attacked` takes them.
+    """`open_split`, where `split` may also name attacked images as `get_attacked` takes them.
 
     Raises what both do, and ValueError if the attacked images were made before the data set was split as it is now.
     """

@@ -27,16 +27,15 @@ from tqdm import tqdm
 if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cli
-import files
 from attacks import ATTACKS, How, labels_only, run_attack, settle
 from attacks.budget import to_8bit
-from attacks.folder import AttackedFolder, read_attacked, starting_images
+from attacks.folder import AttackedFolder, open_split, read_attacked, starting_images
 from attacks.randomness import image_generator
 from attacks.targets import TARGETS, Target, make_target
+from common import cli, files
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
-from pipeline_args import open_pipeline, open_split
+from models.flags import open_pipeline
 
 SMOOTHED = {"draws": 32, "fresh": False, "N": 200, "alpha": 0.001}  # defaults of what --target smoothed alone takes
 

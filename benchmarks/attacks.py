@@ -21,14 +21,14 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-import cli
-import files
 from attacks.ddn import ddn
 from attacks.fgsm import fgsm
+from attacks.folder import open_split
 from attacks.pgd import pgd
 from attacks.randomness import image_generator
+from common import cli, files
 from models import hardware, resolve_amp, select_device
-from pipeline_args import open_pipeline, open_split
+from models.flags import open_pipeline
 
 
 def get_args_parser() -> cli.Parser:

@@ -27,15 +27,15 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import cli
-import files
+from attacks.folder import open_split
 from benchmarks.memory import peak, reset_peak
 from benchmarks.passes import Levers, hardware_limit, milliseconds, milliseconds_per_draw, time_levers
 from benchmarks.published import certify_as_published
+from common import cli, files
 from core import Smooth
 from models import DenoisedClassifier, hardware, load_model, resolve_amp, select_device
 from models.device import keep_freed_memory
-from pipeline_args import open_pipeline, open_split
+from models.flags import open_pipeline
 from smoothing.engine import count_votes, fastest_batch
 from smoothing.noise import CHUNK, KINDS, Noise
 from smoothing.rules import FixedDraws, Question, SequentialDraws, reaches

@@ -21,10 +21,9 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader, Subset
 
-import cli
-import files
+from common import cli, files
 from datasets import Manifest, get_dataset, get_loader, read_manifest
-from images import PICTURES, suffix_of
+from imaging.images import PICTURES, suffix_of
 from models import hardware
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,11 +22,10 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import cli
-import files
+from common import cli, files
 from datasets import get_dataset
 from models import hardware, load_classifier, load_front, load_surrogates, prepare, select_device
-from pipeline_args import described_classifier
+from models.flags import described_classifier
 from training import losses
 from training.front import run_front
 from training.noise import add_fixed_noise

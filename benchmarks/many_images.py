@@ -21,8 +21,7 @@ from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
 
-import cli
-import files
+from common import cli, files
 from models import hardware
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,9 +20,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import cli
-import files
 from benchmarks.passes import milliseconds
+from common import cli, files
 from models import hardware, select_device
 from models.small_maps import SmallMapConv2d
 

@@ -22,14 +22,13 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.nn import functional as F
 
-import cli
-import files
 from benchmarks.memory import peak, reset_peak
 from benchmarks.passes import hardware_limit
+from common import cli, files
 from datasets import get_dataset
 from models import autocast, frozen, hardware, load_classifier, load_front, prepare, select_device
 from models.device import keep_freed_memory
-from pipeline_args import described_classifier
+from models.flags import described_classifier
 from training.flags import PIXELS, STEPS
 from training.front import run_front
 from training.noise import add_fixed_noise

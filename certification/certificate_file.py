@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import files
+from common import files
 from evaluation.certificates import COLUMNS, read_rows, wanted_indices
 
 # What may differ between the run that began a TSV and the one that goes on with it, or between shards.

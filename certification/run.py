@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from catalogue import DatasetInfo
 from certification.certificate_file import CertificateFile
 from core import Smooth
 from datasets import ImageDataset
 from evaluation.certificates import wanted_indices
-from images import find_images, read_image, to_array, with_slice
+from imaging.catalogue import DatasetInfo
+from imaging.images import find_images, read_image, to_array, with_slice
 from models import Pipeline, QueriedClassifier
 from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
@@ -61,7 +61,7 @@ def certify_dataset(
 
     def line(index: int, label: int, found: Certificate) -> list:
         values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
-                  format_time(found.seconds), found.draws, "runner_up" if found.runner_up else "top"]  # fmt: skip
+                  format_time(found.seconds), found.draws, found.bound]  # fmt: skip
         if groups:
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
         return values

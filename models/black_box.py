@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import files
+from common import files
 from models.foreign import RETRIES, Function, Queried, foreign, is_foreign, must_agree, must_be_told, write_onnx
 from models.inference import frozen
 from models.registry import load_model

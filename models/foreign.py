@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import files
+from common import files
 from models.device import prepare
 
 RETRIES = 5  # of a failing query, after 1, 2, 4, 8 and 16 s

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import files
+from common import files
 from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet

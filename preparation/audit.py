@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-import files
-from catalogue import DatasetInfo
+from common import files
 from datasets import SPLITS
+from imaging.catalogue import DatasetInfo
 from preparation.duplicates import Near, identical_groups, near_groups
 from preparation.scan import Record
 from preparation.shortcuts import shortcuts

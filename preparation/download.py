@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from catalogue import DatasetInfo
+from imaging.catalogue import DatasetInfo
 from preparation.sources import find_images
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import files
-from catalogue import DatasetInfo
+from common import files
 from datasets import MANIFEST_COLUMNS, MANIFEST_VERSION
+from imaging.catalogue import DatasetInfo
 from preparation.scan import Record
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-import files
-from catalogue import DatasetInfo
-from images import PICTURES, of_volume, read_image, suffix_of, to_array
+from common import files
+from imaging.catalogue import DatasetInfo
+from imaging.images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64
 AT_ONCE = 256  # images that are read before they are written

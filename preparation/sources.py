@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from catalogue import DatasetInfo
-from images import KINDS, images_in, suffix_of
+from imaging.catalogue import DatasetInfo
+from imaging.images import KINDS, images_in, suffix_of
 from preparation.scan import Record
 from preparation.volumes import choose_slices, owner
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import files
-from catalogue import DatasetInfo
+from common import files
+from imaging.catalogue import DatasetInfo
 
 
 def write_images(info: DatasetInfo, target: Path, root: Path, download: bool) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from images import DICOM, of_volume, slices_of, suffix_of
+from imaging.images import DICOM, of_volume, slices_of, suffix_of
 from preparation.scan import Record
 
 # Whose a DICOM file is, by the first of these that it tells: anonymised files have lost the patient.

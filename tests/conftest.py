@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import cli
+from common import cli
 
 torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much on a busy machine
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")

@@ -10,9 +10,9 @@ import pytest
 from conftest import CLASSES, run_script, write_image
 from PIL import ExifTags, Image, ImageEnhance
 
-import files
-from catalogue import DatasetInfo
+from common import files
 from datasets import read_manifest
+from imaging.catalogue import DatasetInfo
 from preparation.audit import (
     audit,
     check_balance,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import run_script
 
-import files
+from common import files
 from models import BlackBox, QueriedClassifier, fingerprint, load_classifier, load_model
 
 IMAGES = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))

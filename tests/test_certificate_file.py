@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import files
 from certification.certificate_file import CertificateFile, merge, shard_path, wanted_indices
+from common import files
 from evaluation.certificates import read_rows
 
 SETTINGS = {"sigma": 0.25, "N": 100, "skip": 2, "end": 9, "shard": None}

@@ -13,9 +13,9 @@ from conftest import run_script
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
-import files
-from catalogue import DATASETS
+from common import files
 from datasets import get_dataset, get_loader, read_manifest
+from imaging.catalogue import DATASETS
 
 
 def test_table_is_consistent():

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_dicom, write_image
 from PIL import Image
 
-from images import find_images, read_image, slices_of, to_array, with_slice
+from imaging.images import find_images, read_image, slices_of, to_array, with_slice
 
 
 def test_eight_bit_pictures_are_read_as_they_are(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from common import cli
 from make_tables import get_args_parser, main
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"

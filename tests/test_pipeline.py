@@ -19,7 +19,7 @@ from core import Smooth
 from datasets import get_dataset
 from evaluation.certificates import read_rows
 from models import load_pipeline
-from pipeline_args import info_of
+from models.flags import info_of
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,9 +13,9 @@ import pytest
 from conftest import run_script, write_dicom, write_image
 from PIL import Image
 
-from catalogue import DATASETS, dataset_info
 from datasets import get_dataset, read_manifest
-from images import read_image, to_array
+from imaging.catalogue import DATASETS, dataset_info
+from imaging.images import read_image, to_array
 from preparation import scan
 from preparation.phantom_cytology import _texture
 

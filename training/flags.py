@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-import cli
+from common import cli
 from models.device import resolve_amp, select_device
 from models.foreign import is_foreign
 from training.optim import OPTIMIZERS, SCHEDULES

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-import files
+from common import files
 from models.registry import load_checkpoint
 
 # Settings that change nothing in the result, or only where it is computed.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-import files
+from common import files
 from evaluation.certificates import abstention_rate, certified_accuracy
 
 HERE = Path(__file__).parent

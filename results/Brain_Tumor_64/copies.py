@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-import files
+from common import files
 from datasets import get_dataset
 from evaluation.certificates import clopper_pearson, wanted_indices
 from models import load_pipeline

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-import files
+from common import files
 from datasets import get_dataset
 from models import load_pipeline
 

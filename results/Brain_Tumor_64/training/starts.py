@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import files
+from common import files
 from datasets import get_dataset, get_loader
 from models import autocast, frozen, hardware, load_classifier, load_front, prepare
 from training.validation import accuracy

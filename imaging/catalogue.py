@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import files
+from common import files
 
 
 @dataclasses.dataclass(frozen=True)

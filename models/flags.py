@@ -1,4 +1,4 @@
-"""From the flags that name a pipeline (`cli.Parser.add_pipeline_flags`) to the pipeline, and to its images."""
+"""From the flags that name a pipeline (`cli.Parser.add_pipeline_flags`) to the pipeline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from catalogue import DatasetInfo, dataset_info, prepared_info
-from datasets import ImageDataset, get_dataset
+from imaging.catalogue import DatasetInfo, dataset_info, prepared_info
 from models import Pipeline, load_pipeline
 
 
@@ -49,12 +48,3 @@ def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
     if pipeline.num_classes != len(info.classes):
         raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
     return info
-
-
-def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
-    """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does, ValueError also if the
-    classifier has other classes."""
-    dataset = get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol,
-                          pipeline.channels, args.data_dir, pipeline.origins)  # fmt: skip
-    dataset.info.check_classes(args.classifier, pipeline.info)
-    return dataset
