@@ -1,10 +1,10 @@
-"""The denoisers that were tried for the default, side by side in one run: parameters, operations, time of a pass.
+"""The denoisers that were tried for the default, side by side in one run: parameters, operations, time per image.
 
     python -m benchmarks.denoisers --outfile results/benchmarks/denoisers/time_64.json
 
 Each is timed as certification runs it (frozen, channels-last), in bfloat16 and in float32, and in training (forward and
-backward, 32 images), in rounds in which everybody has a turn; the fastest counts. What they learn in equal time:
-results/benchmarks/denoisers.md.
+backward, 32 images), in rounds in which everybody has a turn; the fastest counts, and ratios are to the first. What
+they learn in equal time: results/benchmarks/denoisers.md.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tqdm import tqdm
 import cli
 import files
 from benchmarks.passes import milliseconds
-from models import autocast, frozen, hardware, prepare, select_device
-from models.denoisers import DnCNN, NAFBlock, NAFNet, NAFNet4
+from models import autocast, bf16_is_fast, frozen, hardware, load_model, prepare, select_device
+from models.denoisers import NAFBlock, NAFNet, NAFNet4
 
 SIGMA = 0.5
 TRAINED = 32  # images of a training step
@@ -108,14 +108,14 @@ CANDIDATES: dict[str, Callable[[], nn.Module]] = {
     ),
     "gated dense, two resolutions": functools.partial(of_blocks, GatedDense, middle=1, **two_resolutions),
     "ConvNeXt, width 64": functools.partial(of_blocks, ConvNeXt, width=64, encoder=(2, 2), decoder=(2, 2)),
-    "dncnn": DnCNN,
 }
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_argument("--candidates", choices=CANDIDATES, nargs="+", default=list(CANDIDATES), metavar="NAME",
-                        help=f"of {', '.join(CANDIDATES)} (default: all)")  # fmt: skip
+                        help=f"of {'; '.join(CANDIDATES)} (default: all)")  # fmt: skip
+    parser.add_argument("--classifier", type=Path, help="a checkpoint: also time each denoiser with it behind")
     parser.add_argument("--image_size", type=cli.positive_int, default=64)
     parser.add_argument("--batch", type=cli.positive_int, default=128, help="images of a pass")
     parser.add_argument("--rounds", type=cli.positive_int, default=5, help="in which everybody has a turn")
@@ -127,25 +127,30 @@ def get_args_parser() -> cli.Parser:
     return parser
 
 
-def passes(build: Callable[[], nn.Module], images: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed of a network, by name."""
+def passes(
+    build: Callable[[], nn.Module], classifier: Callable[[Tensor], Tensor] | None, images: Tensor
+) -> dict[str, Callable[[], object]]:
+    """What is timed of a network, by name: alone, with a `classifier` behind it, in training."""
     kept, trained = frozen(prepare(build(), images.device)), prepare(build(), images.device).train()
 
     @torch.inference_mode()
-    def forward(amp: bool) -> Tensor:
+    def forward(amp: bool, behind: Callable[[Tensor], Tensor]) -> float:
         with autocast(images.device, amp):
-            return kept(images, SIGMA).flatten()[0].item()
+            return behind(kept(images, SIGMA)).flatten()[0].item()
 
     def step() -> None:
         few = images[:TRAINED]
-        with autocast(images.device, True):
+        with autocast(images.device, bf16_is_fast(images.device)):
             loss = (trained(few, SIGMA) - few).square().mean()
         loss.backward()
         trained.zero_grad(set_to_none=True)
 
-    return {
-        "bfloat16": functools.partial(forward, True), "float32": functools.partial(forward, False), "training": step
-    }  # fmt: skip
+    timed = {"bfloat16": functools.partial(forward, True, nn.Identity()),
+             "float32": functools.partial(forward, False, nn.Identity()), "training": step}  # fmt: skip
+    if classifier is not None:
+        timed |= {"bfloat16, pipeline": functools.partial(forward, True, classifier),
+                  "float32, pipeline": functools.partial(forward, False, classifier)}  # fmt: skip
+    return timed
 
 
 def main(args: argparse.Namespace) -> None:
@@ -153,6 +158,7 @@ def main(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     images = torch.rand(args.batch, 3, args.image_size, args.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
+    classifier = args.classifier and frozen(load_model(args.classifier, "classifier", device)[0])
     rows = []
     for name in args.candidates:
         net = CANDIDATES[name]().eval()
@@ -160,7 +166,7 @@ def main(args: argparse.Namespace) -> None:
             net(images[:1].cpu(), SIGMA)
         parameters = sum(p.numel() for p in net.parameters())
         rows.append({"name": name, "parameters": parameters, "MFLOP": counter.get_total_flops() / 1e6})
-    timed = {name: passes(CANDIDATES[name], images) for name in args.candidates}
+    timed = {name: passes(CANDIDATES[name], classifier, images) for name in args.candidates}
     for _ in tqdm(range(args.rounds), desc="rounds", disable=None):
         for row in rows:
             for what, run in timed[row["name"]].items():
