@@ -29,6 +29,7 @@ import torch
 from common import cli
 from datasets import get_dataset, get_loader
 from models import (
+    DEFAULT_DENOISER,
     BlackBox,
     Queried,
     autocast,
@@ -62,7 +63,8 @@ def get_args_parser() -> cli.Parser:
     model.add_argument("--pretrained_denoiser", type=Path, help="checkpoint to start from (default: from scratch)")
     model.add_argument("--pretrained_encoder", type=Path, help="an autoencoder's checkpoint, for AE_DS")
     model.add_argument("--pretrained_decoder", type=Path, help="another one (default: the encoder's)")
-    model.add_argument("--arch", choices=names("denoiser"), help="of a denoiser from scratch (default: nafnet)")
+    model.add_argument("--arch", choices=names("denoiser"), help="of a denoiser from scratch "
+                       f"(default: {DEFAULT_DENOISER})")  # fmt: skip
     model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
     model.add_argument("--train_method", choices=TRAIN_METHODS,
                        help="part: D; whole: D and E; whole_plus: D, E, Dec")  # fmt: skip
@@ -110,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
         channels, size, device, args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder,
-        args.model_type, args.arch or "nafnet", args.latent or 576,
+        args.model_type, args.arch or DEFAULT_DENOISER, args.latent or 576,
     )  # fmt: skip
     parts = describe["arch_kwargs"] if describe["arch"] == "ae_ds" else {"denoiser": describe}
     flags.settle(args, args.pretrained_denoiser, {"arch": parts["denoiser"]["arch"]})

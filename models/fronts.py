@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.registry import build, load_model, takes
+from models.registry import DEFAULT_DENOISER, build, load_model, takes
 
 HALVES = ("encoder", "decoder")
 
@@ -22,7 +22,7 @@ def must_fit(path: Path, described: dict, channels: int, image_size: int) -> Non
 
 def load_front(
     channels: int, image_size: int, device: torch.device | str, denoiser: Path | None, encoder: Path | None = None,
-    decoder: Path | None = None, model_type: str | None = None, arch: str = "nafnet", latent: int = 576,
+    decoder: Path | None = None, model_type: str | None = None, arch: str = DEFAULT_DENOISER, latent: int = 576,
 ) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
     """The network of these checkpoints, and its description `{arch, arch_kwargs}`. What has no checkpoint is new: a
     denoiser `arch`, an autoencoder with that many numbers in its `latent`.

@@ -16,6 +16,7 @@ from conftest import run_script, write_image
 from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
+from benchmarks.denoisers import CANDIDATES
 from benchmarks.memory import CLEAR
 from benchmarks.published import certify_as_published
 from benchmarks.zeroth_order import rge_as_published
@@ -68,6 +69,24 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
     assert found["DS", f"guided by {tmp_path.name}", 8] > 0.95 > found["DS", "RGE_orthogonal", 8]  # by f itself
     assert 0 < found["DS", "RGE_orthogonal grey", 32] < found["DS", f"guided by {tmp_path.name}", 32]
     assert (tmp_path / "cosine.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_tried_denoisers_are_denoisers(name):
+    """Like the default they keep the shape, and start as the identity."""
+    x = torch.rand(1, 3, 37, 50)
+    with torch.no_grad():
+        torch.testing.assert_close(CANDIDATES[name]().eval()(x, 0.25), x)
+
+
+def test_times_of_denoisers(pipeline, tmp_path):
+    run_script("benchmarks.denoisers", "--candidates", "nafnet", "nafnet4", "--classifier", pipeline["classifier"],
+               "--image_size", 32, "--batch", 2, "--rounds", 1, "--seconds", 0.001,
+               "--outfile", tmp_path / "time.json")  # fmt: skip
+    today, new = json.loads((tmp_path / "time.json").read_text())["rows"]
+    assert today["float32, times as fast"] == 1
+    assert new["MFLOP"] < today["MFLOP"]
+    assert new["bfloat16, pipeline (ms)"] > 0
 
 
 PEAKS = """

@@ -382,7 +382,7 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails, monkeypatch):
     fails(1, ("--outfile",), *verify[:-2], "--classifier", f)
     fails(1, (tmp_path / "gone.png",), *verify[:-2], "--classifier", f, "--predict", tmp_path / "gone.png")
     fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
-    fails(1, (d, "holds a denoiser (nafnet), but a classifier is needed"), *verify, "--classifier", d)
+    fails(1, (d, "holds a denoiser (nafnet4), but a classifier is needed"), *verify, "--classifier", d)
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
     fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")
     fails(1, ("--protocol stratified, not official",), *verify, "--classifier", f, "--protocol", "official")
