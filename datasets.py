@@ -93,8 +93,10 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     if settings.get("version", 1) > MANIFEST_VERSION:
         raise ValueError(f"{settings_path}: written by a newer version of these scripts; {how}")
     if settings.get("sha256") not in (None, files.sha256(path)):
-        raise ValueError(f"{path}: is not the table that {settings_path.name} beside it was written for (written "
-                         f"halfway, or changed by hand); {how}")  # fmt: skip
+        raise ValueError(
+            f"{path}: is not the table that {settings_path.name} beside it was written for (written "
+            f"halfway, or changed by hand); {how}"
+        )
     labels = {str(label) for label in range(len(settings["info"]["classes"]))}
     for row in rows:
         if row["label"] not in labels and not row["excluded"]:
@@ -112,9 +114,15 @@ class ImageDataset(Dataset):
     """
 
     def __init__(
-        self, name: str, split: str, manifest: Manifest, rows: list[dict[str, str]], pixels: np.ndarray, at: list[int],
+        self,
+        name: str,
+        split: str,
+        manifest: Manifest,
+        rows: list[dict[str, str]],
+        pixels: np.ndarray,
+        at: list[int],
         step: int = 1,
-    ):  # fmt: skip
+    ):
         self.name, self.split, self.manifest, self.rows, self.step = name, split, manifest, rows, step
         self.info = manifest.info
         self.labels = torch.tensor([int(row["label"]) for row in rows], dtype=torch.int64)

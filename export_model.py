@@ -21,8 +21,13 @@ from models.measurements import export_reconstructor
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
-    parser.add_argument("--model", "--classifier", type=Path, required=True,
-                        help="checkpoint; for ONNX of a classifier or a reconstructor")  # fmt: skip
+    parser.add_argument(
+        "--model",
+        "--classifier",
+        type=Path,
+        required=True,
+        help="checkpoint; for ONNX of a classifier or a reconstructor",
+    )
     parser.add_argument("--outfile", type=Path, required=True, help="NAME.pth.tar or NAME.onnx")
     parser.add_common_flags()
     return parser

@@ -56,24 +56,42 @@ def get_args_parser() -> cli.Parser:
     model = parser.add_argument_group("model")
     cli.classifier_flags(model, required=False)
     cli.reconstructor_flags(model, required=False)
-    model.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
-                       help="checkpoints to train against in its place, one per step at random")  # fmt: skip
+    model.add_argument(
+        "--surrogates",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="F",
+        help="checkpoints to train against in its place, one per step at random",
+    )
     model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
     model.add_argument("--pretrained_denoiser", type=Path, help="checkpoint to start from (default: from scratch)")
     model.add_argument("--pretrained_encoder", type=Path, help="an autoencoder's checkpoint, for AE_DS")
     model.add_argument("--pretrained_decoder", type=Path, help="another one (default: the encoder's)")
     model.add_argument("--arch", choices=names("denoiser"), help="of a denoiser from scratch (default: nafnet)")
     model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
-    model.add_argument("--train_method", choices=TRAIN_METHODS,
-                       help="part: D; whole: D and E; whole_plus: D, E, Dec")  # fmt: skip
+    model.add_argument("--train_method", choices=TRAIN_METHODS, help="part: D; whole: D and E; whole_plus: D, E, Dec")
     objective = parser.add_argument_group("objective")
-    objective.add_argument("--train_objective", choices=["classification", "reconstruction"], default="classification",
-                           help="what f does: classify images, or reconstruct them from measurements")  # fmt: skip
-    objective.add_argument("--objective", choices=["stability", "classification"], default="stability",
-                           help="agree with f's own clean answer, or with the label (the true image)")  # fmt: skip
+    objective.add_argument(
+        "--train_objective",
+        choices=["classification", "reconstruction"],
+        default="classification",
+        help="what f does: classify images, or reconstruct them from measurements",
+    )
+    objective.add_argument(
+        "--objective",
+        choices=["stability", "classification"],
+        default="stability",
+        help="agree with f's own clean answer, or with the label (the true image)",
+    )
     objective.add_argument("--mse_weight", type=cli.non_negative_float, default=0.0, help="of the reconstruction error")
-    objective.add_argument("--consistency", type=cli.non_negative_float, default=0.0, metavar="LAMBDA",
-                           help="weight of the disagreement between two noisy copies of an image")  # fmt: skip
+    objective.add_argument(
+        "--consistency",
+        type=cli.non_negative_float,
+        default=0.0,
+        metavar="LAMBDA",
+        help="weight of the disagreement between two noisy copies of an image",
+    )
     flags.add_noise_flag(objective)
     flags.add_query_flags(parser)
     flags.add_training_flags(
@@ -109,9 +127,16 @@ def main(args: argparse.Namespace) -> None:
     network = frozen(network)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     front, describe = load_front(
-        channels, size, device, args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder,
-        args.model_type, args.arch or "nafnet", args.latent or 576,
-    )  # fmt: skip
+        channels,
+        size,
+        device,
+        args.pretrained_denoiser,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        args.model_type,
+        args.arch or "nafnet",
+        args.latent or 576,
+    )
     parts = describe["arch_kwargs"] if describe["arch"] == "ae_ds" else {"denoiser": describe}
     flags.settle(args, args.pretrained_denoiser, {"arch": parts["denoiser"]["arch"]})
     latent = parts.get("autoencoder", describe)["arch_kwargs"].get("latent", args.latent or 576)
@@ -122,8 +147,16 @@ def main(args: argparse.Namespace) -> None:
     args.dataset = args.dataset or made["dataset"]
 
     # ---- data ----
-    trained = origins((args.classifier, args.reconstructor, *args.surrogates, args.pretrained_denoiser,
-                       args.pretrained_encoder, args.pretrained_decoder))  # fmt: skip
+    trained = origins(
+        (
+            args.classifier,
+            args.reconstructor,
+            *args.surrogates,
+            args.pretrained_denoiser,
+            args.pretrained_encoder,
+            args.pretrained_decoder,
+        )
+    )
     train_data, val_data = (
         get_dataset(args.dataset, split, size, args.protocol, channels, args.data_dir, trained)
         for split in ("train", "val")
@@ -205,21 +238,37 @@ def main(args: argparse.Namespace) -> None:
         found = task.validate(lambda x, sd: answer(front(x, sd)), answer, val_loader, device, noise_sd)
         return found | ({"queries": box.queries} if queried else {})
 
-    fixed = {"manifest": train_data.manifest.digest,
-             "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
-             "surrogates_sha256": [fingerprint(path) for path in args.surrogates]}  # fmt: skip
+    fixed = {
+        "manifest": train_data.manifest.digest,
+        "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
+        "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
+    }
     run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
     box.queries = run.queries
     score = "val_unanimous" if args.consistency else task.score
     try:
-        best = fit(front, loss_fn, validate, score, train_loader, run, args, device, describe, reserve,
-                   augment=random_affine if args.augment else None)  # fmt: skip
+        best = fit(
+            front,
+            loss_fn,
+            validate,
+            score,
+            train_loader,
+            run,
+            args,
+            device,
+            describe,
+            reserve,
+            augment=random_affine if args.augment else None,
+        )
     finally:
         if queried:
             run.note_queries(box.queries)
     queries = f", {box.queries / len(train_data):.0f} queries per training image" if queried else ""
-    reached = f"accuracy on noisy validation images {best['val_accuracy']:.1%}" if "val_accuracy" in best else (
-        f"PSNR of reconstructions from noisy measurements {best['val_psnr']:.2f} dB")  # fmt: skip
+    reached = (
+        f"accuracy on noisy validation images {best['val_accuracy']:.1%}"
+        if "val_accuracy" in best
+        else (f"PSNR of reconstructions from noisy measurements {best['val_psnr']:.2f} dB")
+    )
     print(f"{reached} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
 
 

@@ -32,8 +32,9 @@ from preparation.splits import FOLDS, assign_splits
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", default="Phantom_MRI",
-                      help=f"{', '.join(DATASETS)}, or any name for your own images")  # fmt: skip
+    data.add_argument(
+        "--dataset", default="Phantom_MRI", help=f"{', '.join(DATASETS)}, or any name for your own images"
+    )
     data.add_argument("--source", type=Path, help="folder (or CSV file) of images; of CIFAR10 and MNIST, torchvision's")
     data.add_argument("--download", action="store_true", help="fetch it from Kaggle (needs kagglehub) or torchvision")
     data.add_argument("--data_dir", type=Path, default=Path("Dataset"), help="where <dataset>/manifest.csv goes")
@@ -42,23 +43,39 @@ def get_args_parser() -> cli.Parser:
     data.add_argument(
         "--group_by", metavar="REGEX", help="finds in a path whose image it is: groups never cross splits"
     )
-    data.add_argument("--near", type=cli.positive_share, metavar="R",
-                      help="correlation from which two images are one (default: 0.98; 1: identical only)")  # fmt: skip
+    data.add_argument(
+        "--near",
+        type=cli.positive_share,
+        metavar="R",
+        help="correlation from which two images are one (default: 0.98; 1: identical only)",
+    )
     data.add_argument("--skip_unreadable", action="store_true", help="set unreadable images aside instead of stopping")
     split = parser.add_argument_group("split")
-    split.add_argument("--protocol", choices=PROTOCOLS,
-                       help="official: the published split (default of CIFAR10, MNIST); stratified: pooled, 70/10/20 "
-                       "(default of all others)")  # fmt: skip
-    split.add_argument("--fold", type=cli.shard, default=(0, FOLDS), metavar="I/K",
-                       help="stratified: the part for testing (default: 0/5)")  # fmt: skip
-    split.add_argument("--leaky", action="store_true",
-                       help="stratified: deal single images, as others do: only to show what that does")  # fmt: skip
+    split.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        help="official: the published split (default of CIFAR10, MNIST); stratified: pooled, 70/10/20 "
+        "(default of all others)",
+    )
+    split.add_argument(
+        "--fold",
+        type=cli.shard,
+        default=(0, FOLDS),
+        metavar="I/K",
+        help="stratified: the part for testing (default: 0/5)",
+    )
+    split.add_argument(
+        "--leaky", action="store_true", help="stratified: deal single images, as others do: only to show what that does"
+    )
     form = parser.add_argument_group("form")
     form.add_argument("--fit", choices=FITS, default="resize", help="stretch to a square, or keep the proportions")
     form.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="grey levels of DICOM and NIfTI")
-    form.add_argument("--slices", type=cli.positive_int,
-                      help="of each NIfTI volume, DICOM file of several frames or DICOM series, from its middle half "
-                      "(default: one; all files of a series)")  # fmt: skip
+    form.add_argument(
+        "--slices",
+        type=cli.positive_int,
+        help="of each NIfTI volume, DICOM file of several frames or DICOM series, from its middle half "
+        "(default: one; all files of a series)",
+    )
     form.add_argument("--subjects", type=cli.positive_int, default=200, help="phantoms: subjects, or cell clusters")
     form.add_argument("--phantom_size", type=cli.positive_int, default=96, help="phantoms: side in pixels")
     checks = parser.add_argument_group("audit")

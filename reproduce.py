@@ -29,8 +29,13 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_argument("grid", type=Path, metavar="GRID.yaml", help="what depends on what (workflow/jobs.py)")
     parser.add_argument("--source", metavar="DIR", help="the raw images, as for prepare_data.py")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
-                        help="only jobs whose name holds all of these, as data, certify or table")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="only jobs whose name holds all of these, as data, certify or table",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
     parser.add_common_flags()
     return parser

@@ -81,8 +81,18 @@ def main(args: argparse.Namespace) -> None:
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume)
     describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "image_size": args.image_size, **manifest.described()}
-    best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe,
-               augment=random_changes if args.augment else None)  # fmt: skip
+    best = fit(
+        classifier,
+        loss_fn,
+        validate,
+        "val_accuracy",
+        train_loader,
+        run,
+        args,
+        device,
+        describe,
+        augment=random_changes if args.augment else None,
+    )
     noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
     print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 

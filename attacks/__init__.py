@@ -63,20 +63,29 @@ ATTACKS: dict[str, Attack] = {
     "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), None, budget=True),
     "PGD": Attack(
         lambda model, x, y, how: pgd(model, x, y, how.eps, how.norm, how.steps, generators=how.generators),
-        ("Linf", "L2"), 40, budget=True,
+        ("Linf", "L2"),
+        40,
+        budget=True,
     ),
     "DDN": Attack(lambda model, x, y, how: ddn(model, x, y, how.steps), ("L2",), 100),
     "HSJ": Attack(
         lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts),
-        ("L2",), 20, gradients=False, alone=True,
+        ("L2",),
+        20,
+        gradients=False,
+        alone=True,
     ),
     "QEBA": Attack(
-        lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts, reduction=4,
-                                             least_reach=0.1),
-        ("L2",), 20, gradients=False, alone=True,
+        lambda model, x, y, how: hopskipjump(
+            model, x, y, how.steps, how.generators, how.starts, reduction=4, least_reach=0.1
+        ),
+        ("L2",),
+        20,
+        gradients=False,
+        alone=True,
     ),
     **{name: _of_library(name) for name in LIBRARY},
-}  # fmt: skip
+}
 
 
 def settle(name: str, norm: str | None, eps: float | None, steps: int | None, max_norm: float | None) -> How:
@@ -104,8 +113,9 @@ def run_attack(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, lab
     """
     attacked = ATTACKS[name].run(model, inputs, labels, how).detach()
     if not attacked.isfinite().all():
-        raise FloatingPointError(f"{name}: the model's scores or gradients are NaN or infinite: check its weights, or "
-                                 "use --no-amp")  # fmt: skip
+        raise FloatingPointError(
+            f"{name}: the model's scores or gradients are NaN or infinite: check its weights, or use --no-amp"
+        )
     if how.eps is not None:
         attacked = inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
     return attacked.clamp(0, 1)

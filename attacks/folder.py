@@ -24,8 +24,22 @@ from imaging.catalogue import dataset_name
 from imaging.images import read_image, to_array
 from models import Pipeline
 
-COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
-           "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
+COLUMNS = (
+    "split",
+    "idx",
+    "path",
+    "source",
+    "label",
+    "predict_clean",
+    "predict_attacked",
+    "predict_saved",
+    "success",
+    "success_saved",
+    "l2",
+    "linf",
+    "queries",
+    "seconds",
+)
 COSTS = ("queries", "seconds")
 # What may differ between the run that began a folder and the one that goes on with it.
 NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier", "denoiser"}
@@ -84,8 +98,15 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
 def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
     """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does, ValueError also if the
     classifier has other classes."""
-    dataset = get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol,
-                          pipeline.channels, args.data_dir, pipeline.origins)  # fmt: skip
+    dataset = get_dataset(
+        args.dataset or pipeline.dataset,
+        split,
+        pipeline.image_size,
+        args.protocol,
+        pipeline.channels,
+        args.data_dir,
+        pipeline.origins,
+    )
     dataset.info.check_classes(args.classifier, pipeline.info)
     return dataset
 
@@ -101,8 +122,9 @@ def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> Ima
     attacked = get_attacked(name, split, pipeline.image_size, pipeline.channels, args.protocol, args.data_dir)
     originals = open_split(args, pipeline, split.partition(":")[2] or "test")
     if attacked.manifest.settings["dataset_manifest"] != originals.manifest.digest:
-        raise ValueError(f"{attacked.manifest.path}: is of another split than {originals.manifest.path} holds; make "
-                         "the images anew")  # fmt: skip
+        raise ValueError(
+            f"{attacked.manifest.path}: is of another split than {originals.manifest.path} holds; make the images anew"
+        )
     return attacked
 
 
@@ -119,19 +141,25 @@ def get_attacked(
     part, folder = part or "test", root / f"AT_{attack}"
     if part not in SPLITS or not folder.is_dir():
         present = ", ".join(sorted(each.name[3:] for each in root.glob("AT_*"))) or "none yet"
-        raise ValueError(f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
-                         f"attacks/generate.py has written to {root}: {present}")  # fmt: skip
+        raise ValueError(
+            f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
+            f"attacks/generate.py has written to {root}: {present}"
+        )
     rows, settings = read_attacked(folder)
     rows = [row for row in rows if row["split"] == part]
     missing = set(range(0, settings["images"][part], settings["skip"])) - {int(row["idx"]) for row in rows}
     if missing:
-        raise ValueError(f"{folder}: {len(missing)} images of split {part} are missing; make them with --split {part} "
-                         f"in: {settings['command']}")  # fmt: skip
+        raise ValueError(
+            f"{folder}: {len(missing)} images of split {part} are missing; make them with --split {part} "
+            f"in: {settings['command']}"
+        )
     if protocol not in (None, settings["protocol"]):
         raise ValueError(f"{folder} was made with --protocol {settings['protocol']}, not {protocol}")
     if (settings["image_size"], settings["channels"]) != (image_size, channels):
-        raise ValueError(f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
-                         f"pipeline takes {image_size} and {channels}")  # fmt: skip
+        raise ValueError(
+            f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
+            f"pipeline takes {image_size} and {channels}"
+        )
     pixels = _Saved([folder / row["path"] for row in rows], image_size, channels)
     manifest = AttackManifest(folder / "manifest.csv", rows, settings)
     places = list(range(len(rows)))

@@ -45,22 +45,31 @@ def get_args_parser() -> cli.Parser:
     parser.add_pipeline_flags(split=False)
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=["test"], help="which images")
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.25,
-                        help="what the denoiser is told; of --target smoothed its sigma")  # fmt: skip
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.non_negative_float,
+        default=0.25,
+        help="what the denoiser is told; of --target smoothed its sigma",
+    )
     group = parser.add_argument_group("attack")
     group.add_argument("--attack", nargs="+", choices=list(ATTACKS), default=["FGSM"])
     group.add_argument("--eps", type=cli.positive_float, help="budget, [0, 1] scale (default: Linf 8/255, L2 0.5)")
     group.add_argument("--max_norm", type=cli.positive_float, help="cut what attacks without budget (DDN) find to this")
     group.add_argument("--norm", choices=["Linf", "L2", "L1", "L0"], help="(default: the attack's first)")
     group.add_argument("--steps", type=cli.positive_int, help="(default: the attack's own)")
-    group.add_argument("--target", choices=TARGETS, help="what is attacked: f alone, behind its denoiser (default "
-                       "where there is one), or smoothed with --noise_sd (expected loss over noise)")  # fmt: skip
+    group.add_argument(
+        "--target",
+        choices=TARGETS,
+        help="what is attacked: f alone, behind its denoiser (default "
+        "where there is one), or smoothed with --noise_sd (expected loss over noise)",
+    )
     group.add_argument("--draws", type=cli.positive_int, help="smoothed: draws of noise per step (default: 32)")
     group.add_argument("--fresh", action="store_true", default=None, help="smoothed: new draws at each step")
     group.add_argument("--N", type=cli.positive_int, help="smoothed: draws that judge an image (default: 200)")
     group.add_argument("--alpha", type=cli.probability, help="smoothed: level of the judgement (default: 0.001)")
-    parser.add_argument("--suffix", type=suffix, default="",
-                        help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart")  # fmt: skip
+    parser.add_argument(
+        "--suffix", type=suffix, default="", help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart"
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
     parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
     parser.add_common_flags()
@@ -86,23 +95,38 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--steps: {', '.join(plans)} takes one step")
     for name, how in plans.items():
         if how.eps is not None and how.eps < 1 / 255:
-            print(f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
+                file=sys.stderr,
+            )
 
     # ---- what is attacked, and with which images ----
     pipeline = open_pipeline(args, device)
     blind = [name for name in plans if ATTACKS[name].gradients]
     if isinstance(pipeline.classifier, QueriedClassifier) and blind:
-        raise ValueError(f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
-                         f"give; what needs labels only: {', '.join(labels_only())}")  # fmt: skip
+        raise ValueError(
+            f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
+            f"give; what needs labels only: {', '.join(labels_only())}"
+        )
     args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
     for flag, default in SMOOTHED.items():
         if getattr(args, flag) is None:
             setattr(args, flag, default)
         elif args.target != "smoothed":
             raise ValueError(f"--{flag}: is for --target smoothed, and {args.target} is attacked")
-    target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed,
-                         args.draws, args.fresh, args.N, args.alpha, args.batch)  # fmt: skip
+    target = make_target(
+        pipeline,
+        args.target,
+        args.noise_sd,
+        args.amp,
+        device,
+        args.seed,
+        args.draws,
+        args.fresh,
+        args.N,
+        args.alpha,
+        args.batch,
+    )
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
     splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
 
@@ -111,9 +135,12 @@ def main(args: argparse.Namespace) -> None:
         norm = "" if how.norm == ATTACKS[attack].norms[0] else f"_{how.norm}"
         outdir = manifest.path.parent / f"AT_{attack}{norm}{args.suffix}"
         settings = {
-            **describe(args, pipeline, manifest, device), "attack": attack, "norm": how.norm, "eps": how.eps,
+            **describe(args, pipeline, manifest, device),
+            "attack": attack,
+            "norm": how.norm,
+            "eps": how.eps,
             "steps": how.steps,
-        }  # fmt: skip
+        }
         folder = AttackedFolder(outdir, settings, args.overwrite)
         try:
             for split, dataset in splits.items():
@@ -124,9 +151,15 @@ def main(args: argparse.Namespace) -> None:
 
 
 def attack_split(
-    name: str, how: How, target: Target, split: str, dataset: ImageDataset, folder: AttackedFolder,
-    args: argparse.Namespace, device: torch.device,
-) -> None:  # fmt: skip
+    name: str,
+    how: How,
+    target: Target,
+    split: str,
+    dataset: ImageDataset,
+    folder: AttackedFolder,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> None:
     """Attack the images of a split that the folder lacks."""
     wanted = [i for i in range(0, len(dataset), args.skip) if (split, i) not in folder.done]
     size = 1 if ATTACKS[name].alone else max(1, args.batch // target.draws)
@@ -155,15 +188,31 @@ def attack_split(
             l2, linf = delta.norm(dim=1).tolist(), delta.abs().amax(dim=1).tolist()
             for j, (i, label) in enumerate(zip(indices, labels.tolist(), strict=True)):
                 won = [int(clean[j] == label and answer not in (label, -1)) for answer in (before[j], after[j])]
-                folder.save(split, i, dataset.rows[i]["path"], label, saved[j].cpu().numpy(), clean[j], before[j],
-                            after[j], *won, f"{l2[j]:.6f}", f"{linf[j]:.6f}", queries, f"{seconds:.3f}")  # fmt: skip
+                folder.save(
+                    split,
+                    i,
+                    dataset.rows[i]["path"],
+                    label,
+                    saved[j].cpu().numpy(),
+                    clean[j],
+                    before[j],
+                    after[j],
+                    *won,
+                    f"{l2[j]:.6f}",
+                    f"{linf[j]:.6f}",
+                    queries,
+                    f"{seconds:.3f}",
+                )
             progress.update(len(indices))
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, device: torch.device) -> dict:
     """The settings of a folder of attacked images, but for its attack."""
-    parts = (("denoiser", args.pretrained_denoiser), ("encoder", args.pretrained_encoder),
-             ("decoder", args.pretrained_decoder))  # fmt: skip
+    parts = (
+        ("denoiser", args.pretrained_denoiser),
+        ("encoder", args.pretrained_encoder),
+        ("decoder", args.pretrained_decoder),
+    )
     return {
         **{key: manifest.settings[key] for key in ("dataset", "protocol", "info")},
         "dataset_manifest": manifest.digest,

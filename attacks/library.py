@@ -51,7 +51,10 @@ LIBRARY = {
     "FMN": Entry(_same("fmn", "Linf", "L2", "L1"), "steps", 100, "norm"),  # its L0 fails where no pixel must change
     "ALMA": Entry(_same("alma", "L2", "L1"), "num_steps", 1000, classes=3),
     "CW": Entry(
-        {"L2": "carlini_wagner_l2", "Linf": "carlini_wagner_linf"}, "max_iterations", 1000, alone=True,
+        {"L2": "carlini_wagner_l2", "Linf": "carlini_wagner_linf"},
+        "max_iterations",
+        1000,
+        alone=True,
         fixed={"abort_early": False},
     ),
     "DEEPFOOL": Entry(
@@ -68,14 +71,20 @@ LIBRARY = {
     "VFGA": Entry(_same("vfga", "L0"), "max_iter", 1000, alone=True),
     "STR": Entry(_same("str_attack", "L2"), "max_iterations", 2000, fixed={"retrain": False}),
     "PERC_AL": Entry(_same("perc_al", "CIEDE2000"), "max_iterations", 1000, alone=True),
-}  # fmt: skip
+}
 
 
 def library_attack(
-    name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, norm: str | None = None,
-    eps: float | Tensor | None = None, steps: int | None = None, generators: Sequence[torch.Generator] | None = None,
+    name: str,
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    norm: str | None = None,
+    eps: float | Tensor | None = None,
+    steps: int | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     targeted: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Run the attack that LIBRARY calls `name`; arguments as in `attacks.pgd.pgd`, None for the defaults.
 
     Raises ValueError if adv-lib is missing, inputs leave [0, 1], or the attack cannot do what is asked.

@@ -28,9 +28,16 @@ class SmoothedModel:
     """
 
     def __init__(
-        self, base_classifier: Callable[[Tensor], Tensor], sigma: float, draws: int, shape: Sequence[int],
-        device: torch.device | str = "cpu", seed: int = 0, fresh: bool = False, batch: int = 64,
-    ) -> None:  # fmt: skip
+        self,
+        base_classifier: Callable[[Tensor], Tensor],
+        sigma: float,
+        draws: int,
+        shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        fresh: bool = False,
+        batch: int = 64,
+    ) -> None:
         self.base_classifier, self.sigma, self.draws, self.shape = base_classifier, sigma, draws, tuple(shape)
         self.device, self.seed, self.fresh, self.batch = device, seed, fresh, batch
         self.restart()

@@ -39,9 +39,18 @@ class Target:
 
 
 def make_target(
-    pipeline: Pipeline, target: str, noise_sd: float, amp: bool, device: torch.device, seed: int, draws: int = 32,
-    fresh: bool = False, n: int = 200, alpha: float = 0.001, batch: int = 64,
-) -> Target:  # fmt: skip
+    pipeline: Pipeline,
+    target: str,
+    noise_sd: float,
+    amp: bool,
+    device: torch.device,
+    seed: int,
+    draws: int = 32,
+    fresh: bool = False,
+    n: int = 200,
+    alpha: float = 0.001,
+    batch: int = 64,
+) -> Target:
     """The target that `--target` names.
 
     base: f alone. defended: the whole pipeline, its denoiser told `noise_sd`. smoothed: g of Cohen et al. 2019 with

@@ -44,8 +44,14 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--q", type=cli.positive_int, nargs="+", default=[12, 24, 48, 96, 192, 384])
     parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
     parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per pass")
-    parser.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
-                        help="checkpoints whose gradients guide an estimate each")  # fmt: skip
+    parser.add_argument(
+        "--surrogates",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="F",
+        help="checkpoints whose gradients guide an estimate each",
+    )
     parser.add_argument("--outdir", type=Path, required=True)
     parser.add_common_flags()
     return parser

@@ -29,8 +29,13 @@ from models.small_maps import SmallMapConv2d
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_argument("--sides", type=cli.positive_int, nargs="+", default=[2, 4, 8, 16], help="of the maps")
-    parser.add_argument("--channels", type=cli.positive_int, nargs="+", default=[64, 128, 256, 512],
-                        help="before the convolution; behind it as many, with stride 2 twice as many")  # fmt: skip
+    parser.add_argument(
+        "--channels",
+        type=cli.positive_int,
+        nargs="+",
+        default=[64, 128, 256, 512],
+        help="before the convolution; behind it as many, with stride 2 twice as many",
+    )
     parser.add_argument("--images", type=cli.positive_int, nargs="+", default=[16, 128], help="in a batch")
     parser.add_argument("--rounds", type=cli.positive_int, default=2, help="in which everybody has a turn")
     parser.add_argument(

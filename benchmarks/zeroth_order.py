@@ -134,16 +134,18 @@ def main(args: argparse.Namespace) -> None:
         dtype = torch.bfloat16 if args.zo_precision == "bfloat16" else torch.float32
         limit = hardware_limit(lambda z, decode=decode: classifier(decode(z)), z[:1], dtype)
         queries = args.batch * (args.q + 1)
-        rows.append({
-            "z": space,
-            "numbers": z[0].numel(),
-            "queries": queries,
-            "plain ms/query": 1000 * plain_seconds[space] / queries,
-            "ours ms/query": 1000 * seconds / queries,
-            "limit ms/query": limit["ms"],  # of the arithmetic, in that precision
-            "ratio": plain_seconds[space] / seconds,
-            "peak MiB": memory,  # on the CPU with what the rows above keep
-        })  # fmt: skip
+        rows.append(
+            {
+                "z": space,
+                "numbers": z[0].numel(),
+                "queries": queries,
+                "plain ms/query": 1000 * plain_seconds[space] / queries,
+                "ours ms/query": 1000 * seconds / queries,
+                "limit ms/query": limit["ms"],  # of the arithmetic, in that precision
+                "ratio": plain_seconds[space] / seconds,
+                "peak MiB": memory,  # on the CPU with what the rows above keep
+            }
+        )
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     files.write_json(

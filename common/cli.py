@@ -30,10 +30,20 @@ def amp_flag(group: argparse._ArgumentGroup) -> None:
 
 def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
     """Add --classifier and what must be said of one that does not know it itself."""
-    group.add_argument("--classifier", "--base_classifier", type=Path, required=required, metavar="F",
-                       help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
-    group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
-                       help="what f answers with; of a checkpoint, what it lets out")  # fmt: skip
+    group.add_argument(
+        "--classifier",
+        "--base_classifier",
+        type=Path,
+        required=required,
+        metavar="F",
+        help="f: a checkpoint, an ONNX file, or package.module:function",
+    )
+    group.add_argument(
+        "--scores",
+        choices=["logits", "probabilities", "labels"],
+        default="logits",
+        help="what f answers with; of a checkpoint, what it lets out",
+    )
     image_flags(group)
 
 
@@ -45,9 +55,13 @@ def image_flags(group: argparse._ArgumentGroup) -> None:
 
 def reconstructor_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
     """Add --reconstructor and what must be said of one that does not know it itself, but for its images."""
-    group.add_argument("--reconstructor", type=Path, required=required, metavar="R",
-                       help="a network from measured images to images: a checkpoint, an ONNX file, or "
-                       "package.module:function")  # fmt: skip
+    group.add_argument(
+        "--reconstructor",
+        type=Path,
+        required=required,
+        metavar="R",
+        help="a network from measured images to images: a checkpoint, an ONNX file, or package.module:function",
+    )
     group.add_argument(
         "--measurement", help="that a function takes: undersampled, gaussian, or package.module:function"
     )
@@ -94,8 +108,12 @@ class Parser(argparse.ArgumentParser):
 
     def add_split_flag(self) -> None:
         """Add a --split that also takes saved images of an attack (`attacks.folder.open_images`)."""
-        self.add_argument("--split", default="test", help="train, val, test, or attacked images by the end of their "
-                          "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)")  # fmt: skip
+        self.add_argument(
+            "--split",
+            default="test",
+            help="train, val, test, or attacked images by the end of their "
+            "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)",
+        )
 
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]

@@ -54,8 +54,10 @@ class DatasetInfo:
         """Raises ValueError if the network of `path` answers other classes than these, or in another order: `told` is
         what its checkpoint keeps of the data that it was trained on (`plain`; None: nothing)."""
         if told is not None and tuple(told["classes"]) != self.classes:
-            raise ValueError(f"{path}: its answers are {', '.join(told['classes'])}, in this order, but the classes of "
-                             f"the data are {', '.join(self.classes)}")  # fmt: skip
+            raise ValueError(
+                f"{path}: its answers are {', '.join(told['classes'])}, in this order, but the classes of "
+                f"the data are {', '.join(self.classes)}"
+            )
 
     def plain(self) -> dict[str, Any]:
         """As JSON and checkpoints hold it: what matters once the images are prepared."""
@@ -170,6 +172,8 @@ def dataset_info(name: str, data_dir: Path | str = "Dataset") -> DatasetInfo:
     if prepared is not None:
         return prepared
     if name not in DATASETS:
-        raise ValueError(f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
-                         f"your own images: python prepare_data.py --dataset {name} --source DIR")  # fmt: skip
+        raise ValueError(
+            f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
+            f"your own images: python prepare_data.py --dataset {name} --source DIR"
+        )
     return DATASETS[name]

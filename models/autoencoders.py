@@ -19,8 +19,10 @@ def grid_side(image_size: int) -> int:
     side = image_size
     while side > 8:
         if side % 2:
-            raise ValueError(f"--image_size {image_size}: an autoencoder needs a side that halves evenly down to "
-                             "8 px or fewer; try 32, 64, 96, 128, 224, 256 or 384")  # fmt: skip
+            raise ValueError(
+                f"--image_size {image_size}: an autoencoder needs a side that halves evenly down to "
+                "8 px or fewer; try 32, 64, 96, 128, 224, 256 or 384"
+            )
         side //= 2
     if side == image_size:
         raise ValueError(f"--image_size {image_size}: too small for an autoencoder")

@@ -54,9 +54,14 @@ class QueriedClassifier(Queried):
     """
 
     def __init__(
-        self, function: Function, spec: str, num_classes: int, scores: str = "logits", retries: int = RETRIES,
+        self,
+        function: Function,
+        spec: str,
+        num_classes: int,
+        scores: str = "logits",
+        retries: int = RETRIES,
         sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(function, f"--classifier {spec}", retries, sleep)
         self.num_classes, self.scores = num_classes, scores
 
@@ -64,8 +69,10 @@ class QueriedClassifier(Queried):
         answer = super().forward(x)
         shape = [len(x)] if self.scores == "labels" else [len(x), self.num_classes]
         if list(answer.shape) != shape:
-            raise ValueError(f"{self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
-                             f"--scores can be {', '.join(SCORES)}")  # fmt: skip
+            raise ValueError(
+                f"{self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
+                f"--scores can be {', '.join(SCORES)}"
+            )
         if self.scores == "labels":
             if not (answer.min() >= 0 and answer.max() < self.num_classes):
                 raise ValueError(f"{self.name}: gave a label outside 0 … {self.num_classes - 1}")
@@ -123,8 +130,12 @@ def load_classifier(
     must_agree("--classifier", spec, known, described)
     known = {**known, **{name: value for name, value in described.items() if value is not None}}
     must_be_told("--classifier", spec, known, ("dataset", "image_size", "channels", "num_classes"))
-    made = {"dataset": known["dataset"], "image_size": known["image_size"], "info": known.get("info"),
-            "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
+    made = {
+        "dataset": known["dataset"],
+        "image_size": known["image_size"],
+        "info": known.get("info"),
+        "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]},
+    }
     return QueriedClassifier(function, str(spec), known["num_classes"], scores, retries).eval(), made
 
 

@@ -16,9 +16,13 @@ from models.reading import read_tensors
 
 
 def classifier(
-    arch: str, num_classes: int, image_size: int, channels: int = 3, mean: Sequence[float] = (0.5,),
+    arch: str,
+    num_classes: int,
+    image_size: int,
+    channels: int = 3,
+    mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.25,),
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """`Sequential(Normalize, net)`: images `[B, channels, H, W]` in [0, 1] → logits `[B, num_classes]`.
 
     `mean` and `std` hold one value (for all channels) or one per channel. ResNets for images up to 128 px get a 3×3
@@ -62,9 +66,16 @@ def _replace_first_convolution(net: nn.Module, channels: int) -> None:
         if isinstance(module, nn.Conv2d):
             parent = net.get_submodule(name.rpartition(".")[0])
             first = nn.Conv2d(
-                channels, module.out_channels, module.kernel_size, module.stride, module.padding, module.dilation,
-                module.groups, bias=module.bias is not None, padding_mode=module.padding_mode,
-            )  # fmt: skip
+                channels,
+                module.out_channels,
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                module.dilation,
+                module.groups,
+                bias=module.bias is not None,
+                padding_mode=module.padding_mode,
+            )
             setattr(parent, name.rpartition(".")[2], first)
             return
     raise ValueError("this classifier has no convolution to adapt")

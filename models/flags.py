@@ -28,8 +28,14 @@ def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
 
 def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
     """The pipeline of the flags, frozen, on `device`. Raises what `models.load_pipeline` does."""
-    return load_pipeline(args.classifier, args.pretrained_denoiser, device, args.pretrained_encoder,
-                         args.pretrained_decoder, **described_classifier(args))  # fmt: skip
+    return load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
 
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:

@@ -39,8 +39,10 @@ class Queried(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            raise ValueError(f"{self.name}: gives no gradients; only queries (main_ds.py --optimization_method ZO) and "
-                             "what needs neither are possible")  # fmt: skip
+            raise ValueError(
+                f"{self.name}: gives no gradients; only queries (main_ds.py --optimization_method ZO) and "
+                "what needs neither are possible"
+            )
         answer = self._numbers(self._ask(x.detach().float().cpu().numpy()))
         if not np.isfinite(answer).all():
             raise FloatingPointError(f"{self.name}: gave numbers that are not finite")
@@ -96,8 +98,11 @@ def onnx_function(flag: str, path: Path) -> tuple[Function, dict[str, str]]:
         raise FileNotFoundError(f"{flag} {path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-                 if name in onnxruntime.get_available_providers()]  # fmt: skip
+    providers = [
+        name
+        for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if name in onnxruntime.get_available_providers()
+    ]
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except Exception as error:  # onnxruntime has kinds of its own
@@ -147,10 +152,14 @@ def write_onnx(model: nn.Module, known: dict[str, Any], path: Path) -> None:
         raise ValueError(f"--outfile {path}: needs {error.name}; pip install onnx onnxscript") from None
 
     program = torch.onnx.export(
-        prepare(model, "cpu").float(), (torch.rand(2, known["channels"], *[known["image_size"]] * 2),),
-        input_names=["images"], output_names=["scores"], dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
-    )  # fmt: skip
+        prepare(model, "cpu").float(),
+        (torch.rand(2, known["channels"], *[known["image_size"]] * 2),),
+        input_names=["images"],
+        output_names=["scores"],
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
     with files.replacing(path) as temporary:

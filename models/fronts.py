@@ -21,9 +21,16 @@ def must_fit(path: Path, described: dict, channels: int, image_size: int) -> Non
 
 
 def load_front(
-    channels: int, image_size: int, device: torch.device | str, denoiser: Path | None, encoder: Path | None = None,
-    decoder: Path | None = None, model_type: str | None = None, arch: str = "nafnet", latent: int = 576,
-) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
+    channels: int,
+    image_size: int,
+    device: torch.device | str,
+    denoiser: Path | None,
+    encoder: Path | None = None,
+    decoder: Path | None = None,
+    model_type: str | None = None,
+    arch: str = "nafnet",
+    latent: int = 576,
+) -> tuple[nn.Module, dict[str, Any]]:
     """The network of these checkpoints, and its description `{arch, arch_kwargs}`. What has no checkpoint is new: a
     denoiser `arch`, an autoencoder with that many numbers in its `latent`.
 

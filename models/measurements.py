@@ -97,8 +97,9 @@ def load_reconstructor(
     if not is_foreign(spec):
         net, made = load_model(spec, "denoiser", device)
         if "measurement" not in made:
-            raise ValueError(f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py "
-                             "--model reconstructor")  # fmt: skip
+            raise ValueError(
+                f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py --model reconstructor"
+            )
         known = _known(made)
         must_agree("--reconstructor", spec, known, described)
         return Reconstructor(net).eval(), _measurement(known), made
@@ -126,9 +127,13 @@ def export_reconstructor(checkpoint: Path, path: Path) -> None:
 def _known(made: dict[str, Any]) -> dict[str, Any]:
     """What the description of a network says of its images and its measurement, by flag."""
     measured = made["measurement"]
-    return {"image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"],
-            "measurement": measured["kind"], "acceleration": measured["acceleration"],
-            "seed": measured["seed"]}  # fmt: skip
+    return {
+        "image_size": made["image_size"],
+        "channels": made["arch_kwargs"]["channels"],
+        "measurement": measured["kind"],
+        "acceleration": measured["acceleration"],
+        "seed": measured["seed"],
+    }
 
 
 def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -72,9 +72,13 @@ class Pipeline:
 
 
 def load_pipeline(
-    classifier: Path | str, denoiser: Path | None, device: torch.device | str = "cpu", encoder: Path | None = None,
-    decoder: Path | None = None, **described: Any,
-) -> Pipeline:  # fmt: skip
+    classifier: Path | str,
+    denoiser: Path | None,
+    device: torch.device | str = "cpu",
+    encoder: Path | None = None,
+    decoder: Path | None = None,
+    **described: Any,
+) -> Pipeline:
     """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`, the others as
     in `load_front`.
 
@@ -86,8 +90,9 @@ def load_pipeline(
     for path, (dataset, digest) in trained.items():
         first, same = splits.setdefault(dataset, (path, digest))
         if digest != same:
-            raise ValueError(f"{path}: was trained on another split of {dataset} than {first}, and may have seen its "
-                             "test images")  # fmt: skip
+            raise ValueError(
+                f"{path}: was trained on another split of {dataset} than {first}, and may have seen its test images"
+            )
     f, made = load_classifier(classifier, device, **described)
     kwargs = made["arch_kwargs"]
     d = None
@@ -97,6 +102,12 @@ def load_pipeline(
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
-        frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"], made.get("info"),
+        frozen(f),
+        d,
+        made["dataset"],
+        made["image_size"],
+        kwargs["channels"],
+        kwargs["num_classes"],
+        made.get("info"),
         trained,
-    )  # fmt: skip
+    )

@@ -144,9 +144,13 @@ class _BasicBlock(nn.Module):
 
 
 def cifar_classifier(
-    depth: int, num_classes: int = 10, channels: int = 3, image_size: int = 32, mean: Sequence[float] = CIFAR_MEAN,
+    depth: int,
+    num_classes: int = 10,
+    channels: int = 3,
+    image_size: int = 32,
+    mean: Sequence[float] = CIFAR_MEAN,
     std: Sequence[float] = CIFAR_STD,
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """`Sequential(Normalize, net)`, by default with CIFAR-10's mean and standard deviation; of any image size."""
     if channels != 3:
         raise ValueError(f"the published CIFAR-10 classifiers take 3 channels, not {channels}")

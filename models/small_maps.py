@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 
 # Winograd's F(4, 3) with the matrices of Lavin & Gray (2016): four outputs of three taps from six products.
-INPUT = np.array([
-    [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-])  # fmt: skip
+INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
 FILTER = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
@@ -24,9 +30,13 @@ def with_small_maps(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, conv in parent.named_children():
             if type(conv) is nn.Conv2d and (
-                conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
-                and conv.stride in ((1, 1), (2, 2)) and conv.dilation == (1, 1) and conv.groups == 1
-            ):  # fmt: skip
+                conv.kernel_size == (3, 3)
+                and conv.padding == (1, 1)
+                and conv.padding_mode == "zeros"
+                and conv.stride in ((1, 1), (2, 2))
+                and conv.dilation == (1, 1)
+                and conv.groups == 1
+            ):
                 setattr(parent, name, SmallMapConv2d(conv))
     return model
 

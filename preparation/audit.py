@@ -42,9 +42,13 @@ class Finding:
 
 
 def audit(
-    records: Sequence[Record], near: Near, groups: Sequence[str], splits: Sequence[str], info: DatasetInfo,
+    records: Sequence[Record],
+    near: Near,
+    groups: Sequence[str],
+    splits: Sequence[str],
+    info: DatasetInfo,
     others: Mapping[str, int] | None = None,
-) -> list[Finding]:  # fmt: skip
+) -> list[Finding]:
     """Every check, in the order in which a reader wants them; `others` counts the files that were not read, by
     suffix."""
     return [
@@ -66,17 +70,42 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
     passed_over = Counter(record.passed_over for record in readable if record.passed_over)
     common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
     return [
-        _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
-               "set aside, where --skip_unreadable asks for that"),
-        _finding("other files", "note", sum(others.values()),
-                 ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(others.items())), "not read"),
-        _found("odd pixel formats", "note", [[r] for r in readable if r.mode not in ("L", "RGB")],
-               ", ".join(f"{n} {mode}" for mode, n in modes.most_common()), "read as 8-bit RGB"),
-        _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
-               f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}", "kept"),
-        _found("orientation and pages", "note", [[r] for r in readable if r.passed_over],
-               ", ".join(f"{n} with {what}" for what, n in passed_over.most_common()), "as stored, first page"),
-    ]  # fmt: skip
+        _found(
+            "unreadable files",
+            "warning",
+            [[r] for r in broken],
+            "; ".join(r.excluded for r in broken[:2]),
+            "set aside, where --skip_unreadable asks for that",
+        ),
+        _finding(
+            "other files",
+            "note",
+            sum(others.values()),
+            ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(others.items())),
+            "not read",
+        ),
+        _found(
+            "odd pixel formats",
+            "note",
+            [[r] for r in readable if r.mode not in ("L", "RGB")],
+            ", ".join(f"{n} {mode}" for mode, n in modes.most_common()),
+            "read as 8-bit RGB",
+        ),
+        _found(
+            "sides below 32 px",
+            "warning",
+            [[r] for r in readable if min(r.width, r.height) < 32],
+            f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}",
+            "kept",
+        ),
+        _found(
+            "orientation and pages",
+            "note",
+            [[r] for r in readable if r.passed_over],
+            ", ".join(f"{n} with {what}" for what, n in passed_over.most_common()),
+            "as stored, first page",
+        ),
+    ]
 
 
 def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str]) -> list[Finding]:
@@ -97,12 +126,21 @@ def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str
         )
         found += [
             _found(f"{kind} images", "note", members, detail, done(members)),
-            _found(f"{kind}, published split", "warning", across,
-                   f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
-                   done(across)),
-            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong",
-                   f"{done(conflicting)}; labels as they are"),
-        ]  # fmt: skip
+            _found(
+                f"{kind}, published split",
+                "warning",
+                across,
+                f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
+                done(across),
+            ),
+            _found(
+                f"{kind}, two labels",
+                wrong,
+                conflicting,
+                "groups: one label is wrong",
+                f"{done(conflicting)}; labels as they are",
+            ),
+        ]
     return found
 
 
@@ -133,13 +171,22 @@ def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Seque
     joined = f" ({subjects} subjects, some joined by alike images)" if dealt < subjects else ""
     leak = random_split_leak(groups)
     return [
-        _found("groups, published split", "warning", published, "groups (subjects, copies) in two of its splits",
-               _done(published, split_of, (ALSO_IN, GROUP_IN))),
+        _found(
+            "groups, published split",
+            "warning",
+            published,
+            "groups (subjects, copies) in two of its splits",
+            _done(published, split_of, (ALSO_IN, GROUP_IN)),
+        ),
         _finding("groups in two splits", "error", leaking, f"of {dealt} groups{joined}", "nothing"),
-        Finding("a random split would leak", "note" if leak else "ok", round(100 * leak),
-                "% of its test images: a group-mate in training (mean of 5 seeds)",
-                "groups stay whole" * (leak > 0 and not leaking)),
-    ]  # fmt: skip
+        Finding(
+            "a random split would leak",
+            "note" if leak else "ok",
+            round(100 * leak),
+            "% of its test images: a group-mate in training (mean of 5 seeds)",
+            "groups stay whole" * (leak > 0 and not leaking),
+        ),
+    ]
 
 
 def random_split_leak(
@@ -162,29 +209,56 @@ def check_balance(
 ) -> list[Finding]:
     """Classes that a split lacks, or nearly, how unequal they are, and groups so large that no split can be fair."""
     counts = count_images(records, splits, info.classes)
-    few = [f"{counts[split][name]} {name} in {split}" for split in SPLITS for name in info.classes
-           if counts[split][name] < FEW]  # fmt: skip
+    few = [
+        f"{counts[split][name]} {name} in {split}"
+        for split in SPLITS
+        for name in info.classes
+        if counts[split][name] < FEW
+    ]
     empty = any(counts[split][name] == 0 for split in SPLITS for name in info.classes)
     totals = [sum(counts[split][name] for split in SPLITS) for name in info.classes]
     ratio = max(totals) / max(1, min(totals))
     held = {(record.source_split, record.class_name) for record in records}
     published = {split for split, _ in held} - {""}
-    lacking = [f"no {name} in {split}" for split in SPLITS if split in published for name in info.classes
-               if (split, name) not in held]  # fmt: skip
-    owned = Counter((record.class_name, group) for record, group, split in zip(records, groups, splits, strict=True)
-                    if split)  # fmt: skip
-    large = sorted(((n / totals[info.classes.index(name)], name) for (name, _), n in owned.items()
-                    if n >= FEW and n > LARGE * totals[info.classes.index(name)]), reverse=True)  # fmt: skip
+    lacking = [
+        f"no {name} in {split}"
+        for split in SPLITS
+        if split in published
+        for name in info.classes
+        if (split, name) not in held
+    ]
+    owned = Counter(
+        (record.class_name, group) for record, group, split in zip(records, groups, splits, strict=True) if split
+    )
+    large = sorted(
+        (
+            (n / totals[info.classes.index(name)], name)
+            for (name, _), n in owned.items()
+            if n >= FEW and n > LARGE * totals[info.classes.index(name)]
+        ),
+        reverse=True,
+    )
     return [
-        _finding("classes a split hardly has", "error" if empty else "warning", len(few), "; ".join(few[:4]),
-                 "nothing"),
-        _finding("groups too large to deal", "warning", len(large),
-                 "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3]), "nothing"),
-        _finding("classes, published split", "warning", len(lacking), "; ".join(lacking[:4]),
-                 "pooled, unless official"),
-        Finding("class imbalance", "warning" if ratio > 3 else "ok", len(info.classes),
-                f"classes; the largest has {ratio:.1f} times the images of the smallest"),
-    ]  # fmt: skip
+        _finding(
+            "classes a split hardly has", "error" if empty else "warning", len(few), "; ".join(few[:4]), "nothing"
+        ),
+        _finding(
+            "groups too large to deal",
+            "warning",
+            len(large),
+            "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3]),
+            "nothing",
+        ),
+        _finding(
+            "classes, published split", "warning", len(lacking), "; ".join(lacking[:4]), "pooled, unless official"
+        ),
+        Finding(
+            "class imbalance",
+            "warning" if ratio > 3 else "ok",
+            len(info.classes),
+            f"classes; the largest has {ratio:.1f} times the images of the smallest",
+        ),
+    ]
 
 
 def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Finding]:

@@ -125,14 +125,18 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
     _none_outside(source)
     for folder in folders if split_folders else ():
         if folder not in split_folders and (stray := images_in(folder)):
-            raise ValueError(f"{folder}: lies beside {split_folders[0].name}/ and is no split, but holds images "
-                             f"({stray[0].name} …); splits are called {', '.join(SPLIT_FOLDERS)}")  # fmt: skip
+            raise ValueError(
+                f"{folder}: lies beside {split_folders[0].name}/ and is no split, but holds images "
+                f"({stray[0].name} …); splits are called {', '.join(SPLIT_FOLDERS)}"
+            )
     spelled = _spelled(info)
     records: list[Record] = []
     if not split_folders:
         if info and not any(_plain(folder.name) in spelled for folder in folders):
-            raise ValueError(f"{source}: holds neither Training/ and Testing/ nor a folder for each class "
-                             f"({', '.join(info.classes)})")  # fmt: skip
+            raise ValueError(
+                f"{source}: holds neither Training/ and Testing/ nor a folder for each class "
+                f"({', '.join(info.classes)})"
+            )
         records = [r for folder in folders for r in _of_class(folder, source, "", spelled, info)]
     for split_folder in split_folders:
         _none_outside(split_folder)
@@ -149,8 +153,11 @@ def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record],
 def _none_outside(folder: Path) -> None:
     """Raises ValueError if images lie in `folder` itself: they are of no class, and must not vanish unseen."""
     ours = {"duplicates.png"} if (folder / "audit.csv").is_file() else set()
-    stray = sorted(path for path in folder.iterdir() if path.is_file() and suffix_of(path) in KINDS
-                   and not path.name.startswith(".") and path.name not in ours)  # fmt: skip
+    stray = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and suffix_of(path) in KINDS and not path.name.startswith(".") and path.name not in ours
+    )
     if stray:
         more = f", nor do {len(stray) - 1} more" if len(stray) > 1 else ""
         raise ValueError(f"{stray[0]}: lies in no folder of a class{more}")
@@ -161,9 +168,10 @@ def _subfolders(folder: Path) -> list[Path]:
     ours = any((folder / name).is_file() for name in ("manifest.csv", "audit.csv", "cache/read.csv"))
     left_out = ("cache", "AT_*", "phantoms_*") if ours else ()
     return sorted(
-        path for path in folder.iterdir()
+        path
+        for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith((".", "__MACOSX")) and not any(map(path.match, left_out))
-    )  # fmt: skip
+    )
 
 
 def _of_class(
@@ -216,8 +224,10 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         raise ValueError(f"{path}: not a UTF-8 table ({error})") from None
     columns = lines[0][1] if lines else []
     if len(lines) < 2 or not {"path", "label"} <= set(columns):
-        raise ValueError(f"{path}: must have the columns path,label (and may have group, split), separated by commas, "
-                         f"and at least one row; its first line is {','.join(columns)!r:.80}")  # fmt: skip
+        raise ValueError(
+            f"{path}: must have the columns path,label (and may have group, split), separated by commas, "
+            f"and at least one row; its first line is {','.join(columns)!r:.80}"
+        )
     if len(set(columns)) < len(columns):
         raise ValueError(f"{path}: has a column twice ({','.join(columns)})")
     spelled = _spelled(info)
@@ -225,8 +235,10 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
     seen: dict[str, int] = {}
     for number, cells in lines[1:]:
         if len(cells) > len(columns):
-            raise ValueError(f"{path}, line {number}: has {len(cells)} cells, not {len(columns)}; a cell that holds a "
-                             "comma needs quotes")  # fmt: skip
+            raise ValueError(
+                f"{path}, line {number}: has {len(cells)} cells, not {len(columns)}; a cell that holds a "
+                "comma needs quotes"
+            )
         row = dict.fromkeys(("path", "label", "group", "split"), "") | dict(zip(columns, cells, strict=False))
         split = row["split"].lower()
         if split and split not in SPLIT_FOLDERS:
@@ -238,8 +250,9 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         seen[row["path"]] = number
         class_name = spelled.get(_plain(row["label"])) if info else unicodedata.normalize("NFC", row["label"])
         if class_name is None:
-            raise ValueError(f"{path}, line {number}: unknown class {row['label']!r}; classes are "
-                             f"{', '.join(info.classes)}")  # fmt: skip
+            raise ValueError(
+                f"{path}, line {number}: unknown class {row['label']!r}; classes are {', '.join(info.classes)}"
+            )
         records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row["group"]))
     _must_hold(info, records, path)
     return records, info.classes if info else tuple(sorted({record.class_name for record in records}))

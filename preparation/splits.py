@@ -16,9 +16,13 @@ ALSO_IN, GROUP_IN = "also in", "its group is in"  # how the reasons for leaving 
 
 
 def assign_splits(
-    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS),
+    records: Sequence[Record],
+    groups: Sequence[str],
+    protocol: str,
+    seed: int,
+    fold: tuple[int, int] = (0, FOLDS),
     pictures: Sequence[str] | None = None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
     `official`: the published split, with a tenth of its training images for validation where it has no validation
@@ -34,11 +38,15 @@ def assign_splits(
     if protocol == "official":
         of_none = [records[i].path for i in usable if splits[i] == ""]
         if 0 < len(of_none) < len(usable):
-            raise ValueError(f"--protocol official: {len(of_none)} images are in no part of the published split, "
-                             f"{of_none[0]} for one")  # fmt: skip
+            raise ValueError(
+                f"--protocol official: {len(of_none)} images are in no part of the published split, "
+                f"{of_none[0]} for one"
+            )
         if of_none or "test" not in splits:
-            raise ValueError("--protocol official: the source has no published split into training and testing images; "
-                             "use --protocol stratified")  # fmt: skip
+            raise ValueError(
+                "--protocol official: the source has no published split into training and testing images; "
+                "use --protocol stratified"
+            )
         for names, reason in ((pictures or groups, f"{ALSO_IN} {{}}: {{}}"), (groups, f"{GROUP_IN} {{}}")):
             taken: dict[str, int] = {}
             for split in ("test", "val", "train"):

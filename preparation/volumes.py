@@ -23,8 +23,10 @@ def choose_slices(records: Sequence[Record], source: Path, slices: int | None) -
     kept, series = (records, 0) if slices is None else _of_series(records, source, slices)
     sliced = [each for record in kept for each in _of_volume(record, source, slices or 1)]
     if slices is not None and slices > 1 and len(sliced) == len(kept) and not series:
-        raise ValueError(f"--slices {slices}: {source} holds no NIfTI volume, no DICOM file of several frames and no "
-                         "series of files; any other file is one image")  # fmt: skip
+        raise ValueError(
+            f"--slices {slices}: {source} holds no NIfTI volume, no DICOM file of several frames and no "
+            "series of files; any other file is one image"
+        )
     return sliced
 
 

@@ -106,8 +106,9 @@ def fit(
         began = time.perf_counter()
         epoch.lr = epoch.lr or scheduler.get_last_lr()[0]
         try:
-            train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1,
-                                         epoch, reserve, augment)  # fmt: skip
+            train_loss = train_one_epoch(
+                model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1, epoch, reserve, augment
+            )
             model.eval()
             with torch.inference_mode(), autocast(device, args.amp):
                 metrics = validate()

@@ -59,19 +59,32 @@ def add_training_flags(
     optimisation.add_argument("--epochs", type=cli.positive_int, default=epochs)
     optimisation.add_argument("--batch", type=cli.positive_int, default=32, help="images per step")
     optimisation.add_argument("--optimizer", choices=OPTIMIZERS, default="AdamW")
-    optimisation.add_argument("--switch_epoch", type=cli.positive_int, metavar="EPOCH",
-                              help="of AdamThenSGD: the last one with Adam (default: a third of all)")  # fmt: skip
+    optimisation.add_argument(
+        "--switch_epoch",
+        type=cli.positive_int,
+        metavar="EPOCH",
+        help="of AdamThenSGD: the last one with Adam (default: a third of all)",
+    )
     rate, words = (None, f" (default: {lr})") if isinstance(lr, str) else (lr, "")
     optimisation.add_argument("--lr", type=cli.positive_float, default=rate, help=f"(peak) learning rate{words}")
-    optimisation.add_argument("--sgd_lr", type=cli.positive_float, metavar="LR",
-                              help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)")  # fmt: skip
+    optimisation.add_argument(
+        "--sgd_lr",
+        type=cli.positive_float,
+        metavar="LR",
+        help="of AdamThenSGD: the (peak) rate of SGD (default: --lr, as published)",
+    )
     optimisation.add_argument("--momentum", type=cli.non_negative_float, help="of SGD (default: 0.9)")
     optimisation.add_argument("--weight_decay", type=cli.non_negative_float, default=weight_decay)
     optimisation.add_argument("--schedule", choices=SCHEDULES, default="onecycle", help="of the learning rate")
-    optimisation.add_argument("--lr_step_size", type=cli.positive_int, metavar="EPOCHS",
-                              help="of --schedule step: epochs per step (default: 30)")  # fmt: skip
-    optimisation.add_argument("--gamma", type=cli.positive_float,
-                              help="of --schedule step: factor per step (default: 0.1)")  # fmt: skip
+    optimisation.add_argument(
+        "--lr_step_size",
+        type=cli.positive_int,
+        metavar="EPOCHS",
+        help="of --schedule step: epochs per step (default: 30)",
+    )
+    optimisation.add_argument(
+        "--gamma", type=cli.positive_float, help="of --schedule step: factor per step (default: 0.1)"
+    )
     run = parser.add_argument_group("run")
     run.add_argument(
         "--outdir", type=Path, required=outdir_required, help="folder of this run: checkpoints, log, curves"
@@ -96,22 +109,40 @@ def add_query_flags(parser: cli.Parser) -> None:
     """Add --optimization_method and what zeroth order needs."""
     zeroth = parser.add_argument_group("optimisation method")
     zeroth.add_argument("--optimization_method", choices=["FO", "ZO"], default="FO", help="with gradients, or queries")
-    zeroth.add_argument("--zo_method", choices=[*ESTIMATORS, "guided"],
-                        help="gradient estimate (default: RGE_orthogonal); guided: by a surrogate's")  # fmt: skip
+    zeroth.add_argument(
+        "--zo_method",
+        choices=[*ESTIMATORS, "guided"],
+        help="gradient estimate (default: RGE_orthogonal); guided: by a surrogate's",
+    )
     zeroth.add_argument("--q", type=cli.positive_int, help="directions per image (default: 192; CGE: all coordinates)")
     zeroth.add_argument(
         "--mu", type=cli.positive_float, help="step of the finite differences (default: by --zo_precision, --scores)"
     )
-    zeroth.add_argument("--zo_grey", action="store_true", default=None,
-                        help="directions that change all channels alike, for grey images; of DS")  # fmt: skip
-    zeroth.add_argument("--zo_pool", type=cli.positive_int, metavar="P",
-                        help="a step draws its images from P batches, mostly those of large loss")  # fmt: skip
-    zeroth.add_argument("--zo_batch", type=cli.positive_int,
-                        help="queries per pass (of 64 px 128, on CUDA 1024; of larger ones fewer)")  # fmt: skip
-    zeroth.add_argument("--zo_precision", choices=["float32", "tf32", "bfloat16"],
-                        help="of f's answers (default: float32); others are faster, and coarser")  # fmt: skip
-    zeroth.add_argument("--query_budget", type=cli.positive_int, help="never spend more queries than this, in all; "
-                        "sets --epochs if they would take more")  # fmt: skip
+    zeroth.add_argument(
+        "--zo_grey",
+        action="store_true",
+        default=None,
+        help="directions that change all channels alike, for grey images; of DS",
+    )
+    zeroth.add_argument(
+        "--zo_pool",
+        type=cli.positive_int,
+        metavar="P",
+        help="a step draws its images from P batches, mostly those of large loss",
+    )
+    zeroth.add_argument(
+        "--zo_batch", type=cli.positive_int, help="queries per pass (of 64 px 128, on CUDA 1024; of larger ones fewer)"
+    )
+    zeroth.add_argument(
+        "--zo_precision",
+        choices=["float32", "tf32", "bfloat16"],
+        help="of f's answers (default: float32); others are faster, and coarser",
+    )
+    zeroth.add_argument(
+        "--query_budget",
+        type=cli.positive_int,
+        help="never spend more queries than this, in all; sets --epochs if they would take more",
+    )
     zeroth.add_argument(
         "--force", action="store_true", default=None, help="even where a step takes more queries than it should"
     )
@@ -134,8 +165,10 @@ def check_method(args: argparse.Namespace) -> None:
         raise ValueError(f"--zo_precision {args.zo_precision}: {queried} answers as it does; --mu sets the step")
     args.zo_method, args.zo_precision = args.zo_method or "RGE_orthogonal", args.zo_precision or "float32"
     if args.scores == "labels" and args.model_type == "DS" and args.zo_method != "DCT" and args.mu is None:
-        raise ValueError("--scores labels: no step along a random direction of the denoised image changes a label; use "
-                         "--model_type AE_DS, --zo_method DCT, or a --mu of your own")  # fmt: skip
+        raise ValueError(
+            "--scores labels: no step along a random direction of the denoised image changes a label; use "
+            "--model_type AE_DS, --zo_method DCT, or a --mu of your own"
+        )
     args.mu = args.mu or STEPS["labels" if args.scores == "labels" else args.zo_precision][args.model_type]
     if args.zo_grey and args.model_type == "AE_DS":
         raise ValueError("--zo_grey: a latent has no colours; only with --model_type DS")

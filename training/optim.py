@@ -34,9 +34,14 @@ class AdamThenSGD(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, adam_steps: int,
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        adam_steps: int,
         sgd_lr: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(parameters, {"lr": lr})
         trained = self.param_groups[0]["params"]
         self.adam = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay, fused=True)

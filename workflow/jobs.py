@@ -69,19 +69,41 @@ class _Grid:
         for name, spec in self.models.items():
             where, data = self._data(spec)
             given, needs = self._given(spec)
-            command = [spec["script"], "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
-                       "--outdir", f"runs/{self.name}/{name}", "--resume"]  # fmt: skip
+            command = [
+                spec["script"],
+                "--dataset",
+                self.dataset,
+                *where,
+                *given,
+                *shlex.split(spec.get("flags", "")),
+                "--outdir",
+                f"runs/{self.name}/{name}",
+                "--resume",
+            ]
             found.append(Job(name, tuple(command), (data, *needs)))
             if spec.get("export"):
-                command = ("export_model.py", "--model", f"runs/{self.name}/{name}/best.pth.tar", "--outfile",
-                           self._checkpoint(name))  # fmt: skip
+                command = (
+                    "export_model.py",
+                    "--model",
+                    f"runs/{self.name}/{name}/best.pth.tar",
+                    "--outfile",
+                    self._checkpoint(name),
+                )
                 found.append(Job(f"export {name}", command, (name,)))
         for name, spec in self.evaluations.items():
             where, data = self._data(spec)
             given, needs = self._given(spec)
             script = spec.get("script", "evaluate.py")
-            command = [script, "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
-                       "--outfile", str(self.results / f"{name}.json")]  # fmt: skip
+            command = [
+                script,
+                "--dataset",
+                self.dataset,
+                *where,
+                *given,
+                *shlex.split(spec.get("flags", "")),
+                "--outfile",
+                str(self.results / f"{name}.json"),
+            ]
             found.append(Job(f"evaluate {name}", tuple(command), (data, *needs)))
         for name, table in self.tables.items():
             found += self._table(name, table)
@@ -120,11 +142,28 @@ class _Grid:
                 given, needs = self._given(spec)
                 at_sigma = table.get("flags_at", {}).get(sigma, "")
                 flags = shlex.split(f"{at_sigma} {table['flags']} {spec.get('flags', '')}")
-                command = ["AE_DS_verify.py", "--dataset", self.dataset, *where, *given, "--sigma", str(sigma), *flags,
-                           "--outfile", tsv]  # fmt: skip
+                command = [
+                    "AE_DS_verify.py",
+                    "--dataset",
+                    self.dataset,
+                    *where,
+                    *given,
+                    "--sigma",
+                    str(sigma),
+                    *flags,
+                    "--outfile",
+                    tsv,
+                ]
                 found.append(Job(certified[-1], tuple(command), (data, *needs)))
-        command = ("make_tables.py", "--add", *tsvs, "--radii", *str(table["radii"]).split(),
-                   "--outdir", str(self._folder(name)))  # fmt: skip
+        command = (
+            "make_tables.py",
+            "--add",
+            *tsvs,
+            "--radii",
+            *str(table["radii"]).split(),
+            "--outdir",
+            str(self._folder(name)),
+        )
         return [*found, Job(f"table {name}", command, tuple(certified))]
 
     def _folder(self, table: str) -> Path:
