@@ -66,7 +66,7 @@ class AttackedFolder(files.Table):
             Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(temporary)
         self.append(split, idx, path.as_posix(), source, label, *others)
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[override]  # the order of its lines is known here
         """Close the manifest, its lines in order."""
         super().close(lambda line: (SPLITS.index(line.split(",")[0]), int(line.split(",")[1])))
 

@@ -16,6 +16,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
 def amp_flag(group: argparse._ArgumentGroup) -> None:
@@ -115,14 +118,16 @@ class Parser(argparse.ArgumentParser):
             "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)",
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # the overloads of argparse are for namespaces of other classes
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]
         config = _value_of(argv, "--config")
         if config is not None:
             argv = self._config_tokens(Path(config)) + argv
         return super().parse_args(argv, namespace)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
     def _canonical(self, token: str) -> str:
@@ -278,7 +283,7 @@ def shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _number(text: str, kind: type) -> float:
+def _number(text: str, kind: type[Number]) -> Number:
     try:
         return kind(text)
     except ValueError:

@@ -67,7 +67,8 @@ class DatasetInfo:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> DatasetInfo:
         """The inverse of `plain`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+        held: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in plain.items()}
+        return cls(**held)
 
 
 _BRAIN_CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")

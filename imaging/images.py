@@ -71,8 +71,8 @@ def to_array(image: Image.Image, image_size: int, channels: int, fit: str = "res
     image = image.convert("RGB" if channels == 3 else "L")
     size, pad = (image_size, image_size), (0, 0)
     if fit == "letterbox":
-        size = tuple(max(1, round(image_size * side / max(image.size))) for side in image.size)
-        pad = tuple(image_size - side for side in size)
+        width, height = (max(1, round(image_size * side / max(image.size))) for side in image.size)
+        size, pad = (width, height), (image_size - width, image_size - height)
     pixels = np.asarray(image.resize(size, RESAMPLING)).reshape(size[1], size[0], channels)
     sides = [(gap // 2, gap - gap // 2) for gap in reversed(pad)]
     return np.pad(pixels, [*sides, (0, 0)], mode="edge").transpose(2, 0, 1)

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +64,11 @@ class Pipeline:
         by torch.compile, for batches of one shape. Raises ValueError if it cannot be: that needs a C++ compiler."""
         if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise ValueError("--compile: needs a C++ compiler (g++, or the one that CXX names), and there is none")
-        base = self.classifier
+        base: nn.Module = self.classifier
         if self.denoiser is not None:
             base = DenoisedClassifier(self.denoiser, base, noise_sd)
         base = Autocast(base, amp)
-        return torch.compile(base, dynamic=False) if compiled else base
+        return cast(nn.Module, torch.compile(base, dynamic=False)) if compiled else base
 
 
 def load_pipeline(

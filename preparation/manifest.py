@@ -29,19 +29,8 @@ def write_manifest(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(MANIFEST_COLUMNS)
         for record, split, group in zip(records, splits, groups, strict=True):
-            label = info.classes.index(record.class_name)
-            writer.writerow(
-                (
-                    record.path,
-                    label,
-                    record.class_name,
-                    split,
-                    group,
-                    record.sha256,
-                    record.width,
-                    record.height,
-                    record.excluded,
-                )
-            )
+            name = record.class_name
+            pixels = (record.sha256, record.width, record.height)
+            writer.writerow((record.path, info.classes.index(name), name, split, group, *pixels, record.excluded))
     about = {"version": MANIFEST_VERSION, "sha256": files.sha256(path)}
     files.write_json(path.with_suffix(".json"), about | settings)

@@ -163,7 +163,10 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
     """Of the grey pixels of these images at 64 px, on the [0, 1] scale, to three digits: what a classifier's first
     layer subtracts and divides by."""
     # Counted by grey level: however many images there are, their pixels are never in memory as numbers of 4 bytes.
-    counts = sum(np.bincount(record.thumbnail.ravel(), minlength=256) for record in records)
+    counts = np.zeros(256, dtype=np.int64)
+    for record in records:
+        if record.thumbnail is not None:
+            counts += np.bincount(record.thumbnail.ravel(), minlength=256)
     levels = np.arange(256) / 255
     mean = np.average(levels, weights=counts)
     std = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
@@ -181,7 +184,7 @@ def _read_header(record: Record, path: Path) -> None:
         record.format = record.mode = suffix_of(of_volume(path)[0]).strip(".").upper()
         return
     with Image.open(path) as image:
-        record.mode, record.format = image.mode, image.format
+        record.mode, record.format = image.mode, image.format or ""
         tables = getattr(image, "quantization", None)
         record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
         if getattr(image, "n_frames", 1) > 1:

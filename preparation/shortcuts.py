@@ -18,6 +18,7 @@ FRAME = 3  # pixels of a thumbnail's border
 
 def traits(record: Record) -> dict[str, list[float]]:
     """What is known of an image without looking at what it shows."""
+    assert record.thumbnail is not None  # unreadable images are left out before
     grey = record.thumbnail / 255.0
     frame = np.concatenate(
         [grey[:FRAME].ravel(), grey[-FRAME:].ravel(), grey[:, :FRAME].ravel(), grey[:, -FRAME:].ravel()]

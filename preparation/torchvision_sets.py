@@ -21,7 +21,7 @@ def write_images(info: DatasetInfo, target: Path, root: Path, download: bool) ->
         return folder
     import torchvision
 
-    load = getattr(torchvision.datasets, info.torchvision)
+    load = getattr(torchvision.datasets, str(info.torchvision))
     for split, train in (("Training", True), ("Testing", False)):
         try:
             data = load(root, train=train, download=download)

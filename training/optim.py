@@ -48,7 +48,7 @@ class AdamThenSGD(torch.optim.Optimizer):
         self.sgd = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self.adam_steps, self.steps, self.ratio = adam_steps, 0, (sgd_lr or lr) / lr
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody here has a closure to give
         current, ratio = (self.adam, 1.0) if self.steps < self.adam_steps else (self.sgd, self.ratio)
         current.param_groups[0]["lr"] = ratio * self.param_groups[0]["lr"]
         current.step()

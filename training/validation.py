@@ -30,8 +30,8 @@ def accuracy(
     A range of (0, 0) is no noise, and takes one draw.
     """
     draws = draws if noise_sd[1] > 0 else 1
-    hits = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
-    count = unanimous = 0
+    hits: dict[str, float] = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
+    count, unanimous = 0, 0.0
     for batch, (images, labels) in enumerate(loader):
         images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
         answers = None if reference is None else reference(images).argmax(dim=1)
