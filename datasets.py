@@ -18,12 +18,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from common import files
 from imaging.catalogue import DatasetInfo, dataset_info, dataset_name
@@ -106,6 +106,12 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     return Manifest(path, rows, settings)
 
 
+class Images(Protocol):
+    """Images that are read one at a time, uint8 `[C, H, W]`."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
 class ImageDataset(Dataset):
     """The images of one split: `dataset[i]` is (image float32 `[C, H, W]` in [0, 1], label int).
 
@@ -119,7 +125,7 @@ class ImageDataset(Dataset):
         split: str,
         manifest: Manifest,
         rows: list[dict[str, str]],
-        pixels: np.ndarray,
+        pixels: np.ndarray | Images,
         at: list[int],
         step: int = 1,
     ):
@@ -142,8 +148,8 @@ class ImageDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Many at once, as a DataLoader asks for a batch: read and converted together."""
         at = [self._at[i] for i in indices]
-        mapped = isinstance(self._pixels, np.ndarray)  # attacked images are files, read one at a time
-        pixels = self._pixels[at] if mapped else np.stack([self._pixels[i] for i in at])
+        held = self._pixels  # of attacked images these are files, read one at a time
+        pixels = held[at] if isinstance(held, np.ndarray) else np.stack([held[i] for i in at])
         images = torch.from_numpy(pixels).float().div_(255)
         return list(zip(images, self.labels[list(indices)].tolist(), strict=True))
 
@@ -151,7 +157,7 @@ class ImageDataset(Dataset):
         """For a worker process that is spawned: where the pixels lie, for it to map, in place of all of them."""
         held = self.__dict__.copy()
         if isinstance(self._pixels, np.memmap):
-            held["_pixels"] = Path(self._pixels.filename)
+            held["_pixels"] = Path(str(self._pixels.filename))
         return held
 
     def __setstate__(self, held: dict[str, Any]) -> None:
@@ -199,7 +205,7 @@ def get_dataset(
 
 
 def get_loader(
-    dataset: Dataset,
+    dataset: ImageDataset | Subset,
     batch: int,
     train: bool = False,
     workers: int = 0,

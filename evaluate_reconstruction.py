@@ -12,7 +12,8 @@ none of a network that may only be queried.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,18 +82,11 @@ def main(args: argparse.Namespace) -> None:
             if not isinstance(network, Queried):
                 disturbed["attacked"] = attack(pipeline, measured, images, args.eps, args.steps)
             for kind, x in disturbed.items():
-                with torch.inference_mode():
-                    smoothed = sum(pipeline(x + n) for n in noise[1:]) / args.draws
-                    found = [reconstruction(each.clamp(0, 1), images).tolist() for each in (pipeline(x), smoothed)]
-                errors.setdefault((title, kind), []).extend(zip(*found, strict=True))
+                errors.setdefault((title, kind), []).extend(errors_of(pipeline, x, noise[1:], images))
 
     # ---- the table ----
-    rows = []
-    for (title, kind), values in errors.items():
-        mse = np.maximum(np.array(values), 1e-10)
-        rmse, psnr = np.sqrt(mse.mean(axis=0)), (-10 * np.log10(mse)).mean(axis=0)
-        rows.append((title, kind, *(float(each[k]) for k in (0, 1) for each in (rmse, psnr))))
-    print(tabulate(rows, COLUMNS, floatfmt=(None, None, ".4f", ".2f", ".4f", ".2f")))
+    rows = [(title, kind, *summary(values)) for (title, kind), values in errors.items()]
+    print(tabulate(rows, COLUMNS, floatfmt=("g", "g", ".4f", ".2f", ".4f", ".2f")))
     print(f"{len(chosen)} images of {name} {args.split}; noise {args.noise_sd:g}, L2 budget {args.eps:g}")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
@@ -101,6 +95,23 @@ def main(args: argparse.Namespace) -> None:
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         files.write_json(args.outfile, {"settings": settings, "images": len(chosen), "table": table})
         print(f"table: {args.outfile}")
+
+
+def errors_of(
+    pipeline: Callable[[Tensor], Tensor], x: Tensor, noise: Sequence[Tensor], images: Tensor
+) -> list[tuple[float, float]]:
+    """(squared error of the reconstruction from `x`, of the mean reconstruction under `noise`) of each image."""
+    with torch.inference_mode():
+        smoothed = functools.reduce(torch.add, [pipeline(x + n) for n in noise]) / len(noise)
+        found = [reconstruction(each.clamp(0, 1), images).tolist() for each in (pipeline(x), smoothed)]
+    return list(zip(*found, strict=True))
+
+
+def summary(squared: Sequence[tuple[float, float]]) -> list[float]:
+    """RMSE and PSNR over all images, without smoothing and with it."""
+    mse = np.maximum(np.array(squared), 1e-10)
+    rmse, psnr = np.sqrt(mse.mean(axis=0)), (-10 * np.log10(mse)).mean(axis=0)
+    return [float(each[k]) for k in (0, 1) for each in (rmse, psnr)]
 
 
 def attack(pipeline: Callable[[Tensor], Tensor], measured: Tensor, images: Tensor, eps: float, steps: int) -> Tensor:

@@ -32,6 +32,13 @@ class How:
     generators: Sequence[torch.Generator] | None = None
     starts: Tensor | None = None
 
+    @property
+    def budget(self) -> float:
+        """`eps`, for an attack that cannot do without. Raises ValueError."""
+        if self.eps is None:
+            raise ValueError("this attack needs an eps")
+        return self.eps
+
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
@@ -60,9 +67,9 @@ def _of_library(name: str) -> Attack:
 
 
 ATTACKS: dict[str, Attack] = {
-    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), None, budget=True),
+    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.budget), ("Linf",), None, budget=True),
     "PGD": Attack(
-        lambda model, x, y, how: pgd(model, x, y, how.eps, how.norm, how.steps, generators=how.generators),
+        lambda model, x, y, how: pgd(model, x, y, how.budget, how.norm, how.steps, generators=how.generators),
         ("Linf", "L2"),
         40,
         budget=True,

@@ -86,6 +86,41 @@ def suffix(text: str) -> str:
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
+    plans = planned(args)
+
+    # ---- what is attacked, and with which images ----
+    pipeline = open_pipeline(args, device)
+    blind = [name for name in plans if ATTACKS[name].gradients]
+    if isinstance(pipeline.classifier, QueriedClassifier) and blind:
+        raise ValueError(
+            f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
+            f"give; what needs labels only: {', '.join(labels_only())}"
+        )
+    args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
+    settle_smoothing(args)
+    smoothing = (args.draws, args.fresh, args.N, args.alpha, args.batch)
+    target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed, *smoothing)
+    manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
+    splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
+
+    # ---- attack after attack, each into its folder ----
+    for attack, how in plans.items():
+        norm = "" if how.norm == ATTACKS[attack].norms[0] else f"_{how.norm}"
+        outdir = manifest.path.parent / f"AT_{attack}{norm}{args.suffix}"
+        settings = describe(args, pipeline, manifest, device)
+        settings |= {"attack": attack, "norm": how.norm, "eps": how.eps, "steps": how.steps}
+        folder = AttackedFolder(outdir, settings, args.overwrite)
+        try:
+            for split, dataset in splits.items():
+                attack_split(attack, how, target, split, dataset, folder, args, device)
+        finally:
+            folder.close()
+        print(summary(attack, how, outdir, list(splits)))
+
+
+def planned(args: argparse.Namespace) -> dict[str, How]:
+    """The settings of each attack. Raises ValueError if none of the attacks takes a flag that is given; warns of a
+    budget that rounding undoes."""
     plans = {name: settle(name, args.norm, args.eps, args.steps, args.max_norm) for name in args.attack}
     for flag, budget in (("eps", True), ("max_norm", False)):
         if getattr(args, flag) is not None and all(ATTACKS[name].budget is not budget for name in plans):
@@ -99,55 +134,16 @@ def main(args: argparse.Namespace) -> None:
                 f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
                 file=sys.stderr,
             )
+    return plans
 
-    # ---- what is attacked, and with which images ----
-    pipeline = open_pipeline(args, device)
-    blind = [name for name in plans if ATTACKS[name].gradients]
-    if isinstance(pipeline.classifier, QueriedClassifier) and blind:
-        raise ValueError(
-            f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
-            f"give; what needs labels only: {', '.join(labels_only())}"
-        )
-    args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
+
+def settle_smoothing(args: argparse.Namespace) -> None:
+    """Set the defaults of the flags of --target smoothed. Raises ValueError if one is given for another target."""
     for flag, default in SMOOTHED.items():
         if getattr(args, flag) is None:
             setattr(args, flag, default)
         elif args.target != "smoothed":
             raise ValueError(f"--{flag}: is for --target smoothed, and {args.target} is attacked")
-    target = make_target(
-        pipeline,
-        args.target,
-        args.noise_sd,
-        args.amp,
-        device,
-        args.seed,
-        args.draws,
-        args.fresh,
-        args.N,
-        args.alpha,
-        args.batch,
-    )
-    manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
-    splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
-
-    # ---- attack after attack, each into its folder ----
-    for attack, how in plans.items():
-        norm = "" if how.norm == ATTACKS[attack].norms[0] else f"_{how.norm}"
-        outdir = manifest.path.parent / f"AT_{attack}{norm}{args.suffix}"
-        settings = {
-            **describe(args, pipeline, manifest, device),
-            "attack": attack,
-            "norm": how.norm,
-            "eps": how.eps,
-            "steps": how.steps,
-        }
-        folder = AttackedFolder(outdir, settings, args.overwrite)
-        try:
-            for split, dataset in splits.items():
-                attack_split(attack, how, target, split, dataset, folder, args, device)
-        finally:
-            folder.close()
-        print(summary(attack, how, outdir, list(splits)))
 
 
 def attack_split(
@@ -188,31 +184,15 @@ def attack_split(
             l2, linf = delta.norm(dim=1).tolist(), delta.abs().amax(dim=1).tolist()
             for j, (i, label) in enumerate(zip(indices, labels.tolist(), strict=True)):
                 won = [int(clean[j] == label and answer not in (label, -1)) for answer in (before[j], after[j])]
-                folder.save(
-                    split,
-                    i,
-                    dataset.rows[i]["path"],
-                    label,
-                    saved[j].cpu().numpy(),
-                    clean[j],
-                    before[j],
-                    after[j],
-                    *won,
-                    f"{l2[j]:.6f}",
-                    f"{linf[j]:.6f}",
-                    queries,
-                    f"{seconds:.3f}",
-                )
+                numbers = (*won, f"{l2[j]:.6f}", f"{linf[j]:.6f}", queries, f"{seconds:.3f}")
+                source, pixels = dataset.rows[i]["path"], saved[j].cpu().numpy()
+                folder.save(split, i, source, label, pixels, clean[j], before[j], after[j], *numbers)
             progress.update(len(indices))
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, device: torch.device) -> dict:
     """The settings of a folder of attacked images, but for its attack."""
-    parts = (
-        ("denoiser", args.pretrained_denoiser),
-        ("encoder", args.pretrained_encoder),
-        ("decoder", args.pretrained_decoder),
-    )
+    parts = [(part, getattr(args, f"pretrained_{part}")) for part in ("denoiser", "encoder", "decoder")]
     return {
         **{key: manifest.settings[key] for key in ("dataset", "protocol", "info")},
         "dataset_manifest": manifest.digest,

@@ -92,30 +92,14 @@ def library_attack(
     entry = LIBRARY[name]
     norm = norm or next(iter(entry.functions))
     check_inputs(inputs, eps)
-    if norm not in entry.functions:
-        raise ValueError(f"{name} knows the norm {' and '.join(entry.functions)}, not {norm}")
-    if targeted and not entry.targeted:
-        raise ValueError(f"{name} cannot be targeted")
-    if (eps is None) != (entry.eps is None):
-        raise ValueError(f"{name} needs eps" if eps is None else f"{name} minimises the norm and takes no eps")
-    if name == "PERC_AL" and inputs.shape[1] != 3:
-        raise ValueError("PERC_AL measures colours and needs RGB images")
-    arguments = {entry.steps: steps or entry.default_steps, "targeted": targeted, **entry.fixed}
-    if entry.norm:
-        arguments[entry.norm] = NORMS[norm]
-    elif name == "ALMA":
-        arguments["distance"] = norm.lower()
-    if entry.eps:
-        arguments[entry.eps] = eps
+    _must_be_able(name, norm, eps, inputs.shape[1], targeted)
     with torch.no_grad():
         answers = model(inputs)
     classes, todo = answers.shape[1], (answers.argmax(dim=1) == labels) != targeted
     if classes < entry.classes:
         raise ValueError(f"{name} needs {entry.classes} classes, the model has {classes}")
-    if name.startswith("APGD") and classes < (4 if name == "APGD_T" else 3):
-        arguments["loss_function"] = "ce"  # their ratio of logits is not defined for so few
-    if name == "PERC_AL":
-        arguments["num_classes"] = classes
+    arguments = {entry.steps: steps or entry.default_steps, "targeted": targeted, **entry.fixed}
+    arguments |= _peculiar(name, norm, eps, classes)
     function = _imported(entry.functions[norm])
     if not entry.alone:
         return _called(function, model, inputs, labels, todo, arguments)
@@ -128,6 +112,36 @@ def library_attack(
             mine = slice(i, i + 1)
             one_by_one.append(_called(function, model, inputs[mine], labels[mine], todo[mine], one))
     return torch.cat(one_by_one)
+
+
+def _must_be_able(name: str, norm: str, eps: float | Tensor | None, channels: int, targeted: bool) -> None:
+    """Raises ValueError if the attack cannot do what is asked."""
+    entry = LIBRARY[name]
+    if norm not in entry.functions:
+        raise ValueError(f"{name} knows the norm {' and '.join(entry.functions)}, not {norm}")
+    if targeted and not entry.targeted:
+        raise ValueError(f"{name} cannot be targeted")
+    if (eps is None) != (entry.eps is None):
+        raise ValueError(f"{name} needs eps" if eps is None else f"{name} minimises the norm and takes no eps")
+    if name == "PERC_AL" and channels != 3:
+        raise ValueError("PERC_AL measures colours and needs RGB images")
+
+
+def _peculiar(name: str, norm: str, eps: float | Tensor | None, classes: int) -> dict[str, Any]:
+    """The arguments of one attack that others lack, or call by another name."""
+    entry = LIBRARY[name]
+    arguments: dict[str, Any] = {}
+    if entry.norm:
+        arguments[entry.norm] = NORMS[norm]
+    elif name == "ALMA":
+        arguments["distance"] = norm.lower()
+    if entry.eps:
+        arguments[entry.eps] = eps
+    if name.startswith("APGD") and classes < (4 if name == "APGD_T" else 3):
+        arguments["loss_function"] = "ce"  # their ratio of logits is not defined for so few
+    if name == "PERC_AL":
+        arguments["num_classes"] = classes
+    return arguments
 
 
 def _called(

@@ -82,7 +82,8 @@ def watched(command: tuple[str, ...]) -> tuple[float, float]:
         held = [int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")]
         most = max([most, *(each / 1024 for each in held)])
         time.sleep(0.1)
-    said = process.stderr.read().strip().splitlines()
+    _, errors = process.communicate()
+    said = errors.strip().splitlines()
     if process.returncode:
         raise ValueError(f"{command[0]}: {(said or ['it says nothing'])[-1]}")
     return time.perf_counter() - began, most

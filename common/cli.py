@@ -21,7 +21,11 @@ from typing import NoReturn, TypeVar
 Number = TypeVar("Number", int, float)
 
 
-def amp_flag(group: argparse._ArgumentGroup) -> None:
+# What flags can be added to: a parser, or a group of its flags.
+Flags = argparse._ActionsContainer
+
+
+def amp_flag(group: Flags) -> None:
     """Add --amp/--no-amp; None means: bfloat16 where the hardware is fast at it."""
     group.add_argument(
         "--amp",
@@ -31,7 +35,7 @@ def amp_flag(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
+def classifier_flags(group: Flags, required: bool = True) -> None:
     """Add --classifier and what must be said of one that does not know it itself."""
     group.add_argument(
         "--classifier",
@@ -50,13 +54,13 @@ def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> N
     image_flags(group)
 
 
-def image_flags(group: argparse._ArgumentGroup) -> None:
+def image_flags(group: Flags) -> None:
     """Add the shape of images, for networks that do not know it themselves."""
     group.add_argument("--image_size", type=positive_int, help="that a function takes (others know it)")
     group.add_argument("--channels", type=int, choices=[1, 3], help="that a function takes (others know it)")
 
 
-def reconstructor_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
+def reconstructor_flags(group: Flags, required: bool = True) -> None:
     """Add --reconstructor and what must be said of one that does not know it itself, but for its images."""
     group.add_argument(
         "--reconstructor",

@@ -70,14 +70,9 @@ class Table:
     """
 
     def __init__(
-        self,
-        path: Path,
-        columns: Sequence[str],
-        settings: dict,
-        not_compared: Collection[str] = (),
-        what: str = "--outfile",
-        cure: str = "name another file",
-    ) -> None:
+        self, path: Path, columns: Sequence[str], settings: dict, not_compared: Collection[str] = (),
+        what: str = "--outfile", cure: str = "name another file",
+    ) -> None:  # fmt: skip
         self.path, self._separator = path, "," if path.suffix == ".csv" else "\t"
         self._settings = json.loads(json.dumps(settings))
         path.parent.mkdir(parents=True, exist_ok=True)

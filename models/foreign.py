@@ -160,6 +160,7 @@ def write_onnx(model: nn.Module, known: dict[str, Any], path: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
+    assert program is not None  # None is for exporters of old
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
     with files.replacing(path) as temporary:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.autoencoders import AutoencodedDenoiser
 from models.registry import build, load_model, takes
 
 HALVES = ("encoder", "decoder")
+Halves = dict[str, tuple[nn.Module, dict[str, Any]]]  # half → the network, and its description
 
 
 def must_fit(path: Path, described: dict, channels: int, image_size: int) -> None:
@@ -38,41 +40,59 @@ def load_front(
     `decoder` names another; published ones come as two files. Raises FileNotFoundError, or ValueError if a checkpoint
     holds something else, or takes other images than the classifier.
     """
-    start, described = None, {"arch": arch, "arch_kwargs": {"channels": channels}}
+    start: nn.Module | None = None
+    described: dict[str, Any] = {"arch": arch, "arch_kwargs": {"channels": channels}}
     if denoiser is not None:
         start, described = _load(denoiser, "denoiser", channels, image_size, device)
     has_autoencoder = described["arch"] == "ae_ds" or bool(encoder or decoder)
     if model_type == "DS" and has_autoencoder:
         raise ValueError("--model_type DS has no autoencoder; with one it is --model_type AE_DS")
     if model_type != "AE_DS" and not has_autoencoder:
-        return (start or build(described["arch"], **described["arch_kwargs"])), described
-    if described["arch"] == "ae_ds":
+        return (build(described["arch"], **described["arch_kwargs"]) if start is None else start), described
+    if start is not None and described["arch"] == "ae_ds":
         if encoder or decoder:
             raise ValueError(f"{denoiser}: holds an autoencoder already; leave out the others")
         return start, described
-    halves: dict[str, nn.Module] = {}
-    found: dict[str, dict[str, Any]] = {}
-    for half, path in zip(HALVES, (encoder, decoder or encoder), strict=True):
-        if path is not None:
-            halves[half], found[half] = _load(path, half, channels, image_size, device)
-    kinds = {half: described["arch"] for half, described in found.items()}
-    if not found or set(kinds.values()) == {"autoencoder"}:
-        kwargs = {"channels": channels, "image_size": image_size, "latent": latent}
-        autoencoder = next(iter(found.values()), {"arch": "autoencoder", "arch_kwargs": kwargs})
-        if any(each != autoencoder for each in found.values()):
-            raise ValueError(f"{decoder}: is a decoder of another shape than the encoder of {encoder}")
-    elif len(found) == 2 and "autoencoder" not in kinds.values():
-        autoencoder = {"arch": "pair", "arch_kwargs": found}
-    else:
-        raise ValueError(
-            f"{encoder or decoder}: is one half ({', '.join(kinds.values())}), and the other does not fit it"
-        )
+    halves = _halves(encoder, decoder or encoder, channels, image_size, device)
+    kwargs = {"channels": channels, "image_size": image_size, "latent": latent}
+    autoencoder = _joined(halves, {"arch": "autoencoder", "arch_kwargs": kwargs}, encoder, decoder)
+    return _assembled(start, described, halves, autoencoder)
+
+
+def _halves(
+    encoder: Path | None, decoder: Path | None, channels: int, image_size: int, device: torch.device | str
+) -> Halves:
+    """The halves of an autoencoder that have a file."""
+    paths = dict(zip(HALVES, (encoder, decoder), strict=True))
+    return {half: _load(path, half, channels, image_size, device) for half, path in paths.items() if path is not None}
+
+
+def _assembled(
+    denoiser: nn.Module | None, described: dict[str, Any], halves: Halves, autoencoder: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of these descriptions, with the parts that are there already, and its own description."""
     front = build("ae_ds", denoiser=described, autoencoder=autoencoder)
-    if start is not None:
-        front.denoiser = start
-    for half, module in halves.items():
+    assert isinstance(front, AutoencodedDenoiser)
+    if denoiser is not None:
+        front.denoiser = denoiser
+    for half, (module, _) in halves.items():
         setattr(front.autoencoder, half, module)
     return front, {"arch": "ae_ds", "arch_kwargs": {"denoiser": described, "autoencoder": autoencoder}}
+
+
+def _joined(halves: Halves, new: dict[str, Any], encoder: Path | None, decoder: Path | None) -> dict[str, Any]:
+    """The description of the autoencoder whose halves have these descriptions; `new` where there are none. Raises
+    ValueError if one half does not fit the other."""
+    found = {half: described for half, (_, described) in halves.items()}
+    kinds = {half: described["arch"] for half, described in found.items()}
+    if not found or set(kinds.values()) == {"autoencoder"}:
+        autoencoder = next(iter(found.values()), new)
+        if any(each != autoencoder for each in found.values()):
+            raise ValueError(f"{decoder}: is a decoder of another shape than the encoder of {encoder}")
+        return autoencoder
+    if len(found) == 2 and "autoencoder" not in kinds.values():
+        return {"arch": "pair", "arch_kwargs": found}
+    raise ValueError(f"{encoder or decoder}: is one half ({', '.join(kinds.values())}), and the other does not fit it")
 
 
 def _load(

@@ -112,6 +112,10 @@ class CifarResNet(nn.Module):
     """ResNet for 32 px (He et al. 2016, section 4.2) with 1×1 convolutions on its shortcuts: depth 20 has 272,474
     parameters, depth 110 has 1,730,714."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, depth: int, num_classes: int = 10) -> None:
         super().__init__()
         blocks, width = (depth - 2) // 6, 16

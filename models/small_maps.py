@@ -46,7 +46,8 @@ class SmallMapConv2d(nn.Conv2d):
     makes of them is kept."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, conv.stride, 1, bias=False, device="meta")
+        stride = conv.stride[0]
+        super().__init__(conv.in_channels, conv.out_channels, 3, stride, 1, bias=False, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self._matrices: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -54,12 +55,12 @@ class SmallMapConv2d(nn.Conv2d):
         return self.by_products(x) if self.is_faster(x) else super().forward(x)
 
     def by_products(self, x: Tensor) -> Tensor:
-        images, channels, *size = x.shape
-        before, filters, behind = self._matrices.get(tuple(size)) or self._prepare(*size)
+        (images, channels, height, width), stride = x.shape, self.stride[0]
+        before, filters, behind = self._matrices.get((height, width)) or self._prepare(height, width)
         # Pixel by pixel, not image by image; what comes out lies in memory like that, so the next one copies nothing.
         lines = before @ x.permute(2, 3, 0, 1).reshape(-1, images * channels)
         lines = torch.bmm(lines.view(len(filters), -1, channels), filters)
-        y = (behind @ lines.view(len(before), -1)).view(*(-(-side // self.stride[0]) for side in size), images, -1)
+        y = (behind @ lines.view(len(before), -1)).view(-(-height // stride), -(-width // stride), images, -1)
         if self.bias is not None:
             y += self.bias
         return y.permute(2, 3, 0, 1)
@@ -79,7 +80,8 @@ class SmallMapConv2d(nn.Conv2d):
         filters = np.einsum("px,qy,kcxy->pqck", g1, g2, self.weight.double().numpy(), optimize=True)
         behind = np.einsum("hpt,wqs->hwpqts", a1, a2).reshape(-1, len(before))
         filters = filters.reshape(-1, *filters.shape[2:])
-        self._matrices[height, width] = tuple(torch.tensor(m, dtype=torch.float32) for m in (before, filters, behind))
+        first, second, third = (torch.tensor(m, dtype=torch.float32) for m in (before, filters, behind))
+        self._matrices[height, width] = first, second, third
         return self._matrices[height, width]
 
 
@@ -97,8 +99,8 @@ def products(size: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         output, tap, number = np.array(met).T
         return np.eye(size)[number][:, None], np.eye(3)[tap], np.eye(size)[outputs][:, output][..., None]
     if size == 2:  # w1 (x0 + x1) + (w2 - w1) x1 and w1 (x0 + x1) + (w0 - w1) x0
-        b, g, a = ([1, 1], [0, 1], [1, 0]), ([0, 1, 0], [0, -1, 1], [1, -1, 0]), ([1, 1, 0], [1, 0, 1])
-        return np.array(b)[:, None], np.array(g), np.array(a)[..., None]
+        lines, taps, sums = ([1, 1], [0, 1], [1, 0]), ([0, 1, 0], [0, -1, 1], [1, -1, 0]), ([1, 1, 0], [1, 0, 1])
+        return np.array(lines)[:, None], np.array(taps), np.array(sums)[..., None]
     tiles = -(-size // 4)
     b, a = np.zeros((6, tiles, 4 * tiles + 2)), np.zeros((4 * tiles, 6, tiles))
     for t in range(tiles):

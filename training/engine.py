@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,20 +71,9 @@ def fit(
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
-    start, best, epoch = 0, -math.inf, None
-    if run.checkpoint is not None:
-        try:
-            model.load_state_dict(run.checkpoint["state_dict"])
-            optimizer.load_state_dict(run.checkpoint["optimizer"])
-            scheduler.load_state_dict(run.checkpoint["scheduler"])
-            for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-                group["lr"] = lr  # the new scheduler set it to that of the first step
-            set_rng_state(run.checkpoint["rng"])
-            start, best = run.checkpoint["epoch"], run.checkpoint["best_metric"]
-            part = run.checkpoint.get("part")
-            epoch = Epoch(**part, buffers=copies(model.buffers())) if part else None
-        except (RuntimeError, KeyError, ValueError):
-            raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
+    start, best, epoch = restored(run, model, optimizer, scheduler)
+
+    first_step = min(train_loader.batch_size or 1, len(cast(Sized, train_loader.dataset)))
 
     def checkpoint(epochs: int) -> dict:
         return {
@@ -100,11 +89,11 @@ def fit(
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for done in epochs:
-        if not reserve(0 if epoch else min(train_loader.batch_size, len(train_loader.dataset))):
+        if not reserve(0 if epoch else first_step):
             break
         epoch = epoch or Epoch.of(model)
         began = time.perf_counter()
-        epoch.lr = epoch.lr or scheduler.get_last_lr()[0]
+        epoch.lr = epoch.lr or float(scheduler.get_last_lr()[0])
         try:
             train_loss = train_one_epoch(
                 model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1, epoch, reserve, augment
@@ -128,6 +117,30 @@ def fit(
     if not run.history:
         raise ValueError(f"{run.path}: the budget is spent, and no epoch was finished; --query_budget must be larger")
     return max(reversed(run.history), key=lambda row: row[score])
+
+
+def restored(
+    run: RunDirectory,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[int, float, Epoch | None]:
+    """Restore what the checkpoint of `run` holds, torch's random state too. Gives (epochs done, best score, the epoch
+    that was interrupted), of a new run (0, -∞, None). Raises ValueError if it is of another run or model."""
+    if run.checkpoint is None:
+        return 0, -math.inf, None
+    try:
+        model.load_state_dict(run.checkpoint["state_dict"])
+        optimizer.load_state_dict(run.checkpoint["optimizer"])
+        scheduler.load_state_dict(run.checkpoint["scheduler"])
+        for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr  # the new scheduler set it to that of the first step
+        set_rng_state(run.checkpoint["rng"])
+        part = run.checkpoint.get("part")
+        epoch = Epoch(**part, buffers=copies(model.buffers())) if part else None
+        return run.checkpoint["epoch"], run.checkpoint["best_metric"], epoch
+    except (RuntimeError, KeyError, ValueError):
+        raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
 
 
 def train_one_epoch(

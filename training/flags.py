@@ -10,6 +10,7 @@ import torch
 from common import cli
 from models.device import resolve_amp, select_device
 from models.foreign import is_foreign
+from training.noise import noise_range
 from training.optim import OPTIMIZERS, SCHEDULES
 from training.zeroth_order import ESTIMATORS, queries_of
 
@@ -93,7 +94,7 @@ def add_training_flags(
     cli.amp_flag(run)
 
 
-def add_noise_flag(group: argparse._ArgumentGroup) -> None:
+def add_noise_flag(group: cli.Flags) -> None:
     """Add --noise_sd: one value, or LOW HIGH (see `training.noise.noise_range`)."""
     group.add_argument(
         "--noise_sd",
@@ -148,6 +149,18 @@ def add_query_flags(parser: cli.Parser) -> None:
     )
 
 
+def check_objective(args: argparse.Namespace) -> None:
+    """Raises ValueError if the flags of `main_ds.py` that say what is trained, and for what, contradict each other."""
+    zeroth_order, reconstructs = args.optimization_method == "ZO", args.train_objective == "reconstruction"
+    noise_range(args.noise_sd)
+    if zeroth_order and args.train_method == "whole_plus":
+        raise ValueError("--train_method whole_plus: with ZO the decoder is behind the queries and gets no gradient")
+    if args.consistency and (zeroth_order or reconstructs):
+        raise ValueError("--consistency: only of a classifier's answers, and with --optimization_method FO")
+    if args.surrogates and reconstructs:
+        raise ValueError("--surrogates: only of a classifier, not with --train_objective reconstruction")
+
+
 def check_method(args: argparse.Namespace) -> None:
     """Set the defaults of --lr, --zo_method, --zo_precision and --mu. Raises ValueError if a flag of zeroth order is
     given without it, or does not fit the others."""
@@ -160,6 +173,12 @@ def check_method(args: argparse.Namespace) -> None:
         if given:
             raise ValueError(f"--{given[0]}: says how gradients are estimated; only with --optimization_method ZO")
         return
+    check_steps(args)
+    check_directions(args)
+
+
+def check_steps(args: argparse.Namespace) -> None:
+    """Set the defaults of --zo_method, --zo_precision and --mu. Raises ValueError if they do not fit the answers."""
     queried = args.classifier or args.reconstructor
     if args.zo_precision not in (None, "float32") and queried and is_foreign(queried):
         raise ValueError(f"--zo_precision {args.zo_precision}: {queried} answers as it does; --mu sets the step")
@@ -170,6 +189,10 @@ def check_method(args: argparse.Namespace) -> None:
             "--model_type AE_DS, --zo_method DCT, or a --mu of your own"
         )
     args.mu = args.mu or STEPS["labels" if args.scores == "labels" else args.zo_precision][args.model_type]
+
+
+def check_directions(args: argparse.Namespace) -> None:
+    """Raises ValueError if --zo_grey or --surrogates do not fit --zo_method and --model_type."""
     if args.zo_grey and args.model_type == "AE_DS":
         raise ValueError("--zo_grey: a latent has no colours; only with --model_type DS")
     if args.zo_grey and args.zo_method == "guided":
