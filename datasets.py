@@ -249,7 +249,7 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError):
-        raise ValueError(f"{path}: damaged; delete it, and it is made anew") from None
+        raise ValueError(f"{path}: damaged; delete it, and the next run rebuilds it") from None
 
 
 def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: DatasetInfo) -> None:
@@ -264,7 +264,7 @@ def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: D
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; if the images were moved, run prepare_data.py again") from None
         if hashlib.sha256(image.tobytes()).hexdigest() != rows[index]["sha256"]:
-            raise ValueError(f"{path}: is not the image any more that prepare_data.py found there; run it again")
+            raise ValueError(f"{path}: is not the image any more that prepare_data.py read; run prepare_data.py again")
         out[index] = to_array(image, out.shape[-1], out.shape[1], info.fit)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

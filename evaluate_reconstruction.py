@@ -1,12 +1,11 @@
-"""How near a reconstruction network comes to the image when its measurements are clean, noisy or attacked, without and
-with a denoiser in front of it.
+"""Evaluate a reconstruction network on clean, noisy and attacked measurements, with and without a denoiser before it.
 
     python evaluate_reconstruction.py --reconstructor runs/Phantom_MRI/R/best.pth.tar --noise_sd 0.1 --eps 1.0 \\
         --pretrained_denoiser runs/Phantom_MRI/R_defended/best.pth.tar --outfile runs/reconstruction.json
 
-`smoothed` is the mean over --draws reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the
-L2 ball of radius --eps on the error of the very pipeline in the row, denoiser included, without the smoothing; there is
-none of a network that may only be queried.
+It prints the error of the reconstructions against the images, and that of the `smoothed` ones: the mean over --draws
+reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the L2 ball of radius --eps; it attacks
+the pipeline of its row, denoiser included, without the smoothing. A black box is not attacked.
 """
 
 from __future__ import annotations
@@ -39,16 +38,30 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
     cli.reconstructor_flags(parser)
     cli.image_flags(parser)
-    parser.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: only R alone")
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.1, help="of noise and smoothing")
-    parser.add_argument("--draws", type=cli.positive_int, default=10, help="of the smoothing")
-    parser.add_argument("--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack, [0, 1] scale")
-    parser.add_argument("--steps", type=cli.positive_int, default=40, help="of the attack")
+    parser.add_argument(
+        "--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of the denoiser D (default: none, R alone)"
+    )
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.positive_float,
+        default=0.1,
+        help="standard deviation of the noise, also that of the smoothing, on the [0, 1] scale",
+    )
+    parser.add_argument(
+        "--draws",
+        type=cli.positive_int,
+        default=10,
+        help="reconstructions under noise that the smoothed one is the mean of",
+    )
+    parser.add_argument(
+        "--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack on the [0, 1] scale"
+    )
+    parser.add_argument("--steps", type=cli.positive_int, default=40, help="steps of the attack")
     parser.add_data_flags("name of a prepared data set (default: the one the network was trained on)")
-    parser.add_argument("--split", choices=["val", "test"], default="test", help="which images")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="split to evaluate")
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
-    parser.add_argument("--batch", type=cli.positive_int, default=64)
-    parser.add_argument("--outfile", type=Path, help="also write the table, with the settings, as JSON")
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images per forward pass")
+    parser.add_argument("--outfile", type=Path, help="JSON file to write the table and the settings to")
     parser.add_common_flags()
     return parser
 

@@ -1,39 +1,38 @@
-"""Train what stands in front of a frozen classifier end to end, by backpropagation or by queries alone.
+"""Train a denoiser (and an autoencoder) in front of a frozen classifier, end to end, by gradients or by queries alone.
 
     python main_ds.py --classifier runs/Phantom_MRI/classifier/best.pth.tar --noise_sd 0.25 --objective stability \\
         --mse_weight 10 --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --outdir runs/Phantom_MRI/stability
 
 --model_type DS: a denoiser D (Salman et al. 2020); AE_DS: D, then an autoencoder (Zhang et al., ICLR 2022).
---objective stability: agree with the classifier's own clean answer (no labels needed); classification: with the label.
-Either plus `mse_weight` times the reconstruction error of D, and with --consistency (Jeong and Shin 2020) what two
-noisy copies of an image disagree about. `best` agrees most with its target on the noisy validation split; with
---consistency on most images in every draw.
+--objective stability: the target is the classifier's own answer to the clean image, and no labels are needed;
+classification: the target is the label. --mse_weight adds the reconstruction error of D to the loss, --consistency the
+disagreement between two noisy copies of an image (Jeong and Shin 2020). `best` is the epoch that agrees most often with
+the target on the noisy validation split; with --consistency, the one that agrees in every draw on most images.
 
     python main_ds.py --classifier … --optimization_method ZO --model_type AE_DS --pretrained_denoiser … \\
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
 
---optimization_method FO backpropagates through the classifier; ZO only queries what lies behind z, the denoised image
-(DS) or the latent (AE_DS): the classifier, and the decoder. Queries are logged per epoch, those of validation included;
-with --surrogates in the classifier's place those of validation are all.
+--optimization_method FO backpropagates through the classifier. ZO only queries what lies behind z: z is the denoised
+image (DS) or the latent (AE_DS), behind it are the classifier and, for AE_DS, the decoder. Each epoch's log line holds the
+queries so far, those of validation included. If --surrogates replace the classifier, only validation queries it.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from common import cli
 from datasets import ImageDataset, get_dataset, get_loader
-from models import Queried, fingerprint, frozen, load_front, load_surrogates, names, origins, prepare
+from models import Queried, fingerprint, frozen, load_front, load_surrogates, origins, prepare
 from models.flags import described_classifier, described_reconstructor
 from training import flags
 from training.augmentation import random_affine
 from training.end_to_end import EndToEnd
 from training.engine import fit
-from training.front import TRAIN_METHODS, choose_trained
+from training.front import choose_trained
 from training.run_directory import RunDirectory
 from training.tasks import load_task
 
@@ -43,42 +42,9 @@ def get_args_parser() -> cli.Parser:
     model = parser.add_argument_group("model")
     cli.classifier_flags(model, required=False)
     cli.reconstructor_flags(model, required=False)
-    model.add_argument(
-        "--surrogates",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="F",
-        help="checkpoints to train against in its place, one per step at random",
-    )
-    model.add_argument("--model_type", choices=["DS", "AE_DS"], default="DS", help="without or with an autoencoder")
-    model.add_argument("--pretrained_denoiser", type=Path, help="checkpoint to start from (default: from scratch)")
-    model.add_argument("--pretrained_encoder", type=Path, help="an autoencoder's checkpoint, for AE_DS")
-    model.add_argument("--pretrained_decoder", type=Path, help="another one (default: the encoder's)")
-    model.add_argument("--arch", choices=names("denoiser"), help="of a denoiser from scratch (default: nafnet)")
-    model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
-    model.add_argument("--train_method", choices=TRAIN_METHODS, help="part: D; whole: D and E; whole_plus: D, E, Dec")
+    flags.add_front_flags(model)
     objective = parser.add_argument_group("objective")
-    objective.add_argument(
-        "--train_objective",
-        choices=["classification", "reconstruction"],
-        default="classification",
-        help="what f does: classify images, or reconstruct them from measurements",
-    )
-    objective.add_argument(
-        "--objective",
-        choices=["stability", "classification"],
-        default="stability",
-        help="agree with f's own clean answer, or with the label (the true image)",
-    )
-    objective.add_argument("--mse_weight", type=cli.non_negative_float, default=0.0, help="of the reconstruction error")
-    objective.add_argument(
-        "--consistency",
-        type=cli.non_negative_float,
-        default=0.0,
-        metavar="LAMBDA",
-        help="weight of the disagreement between two noisy copies of an image",
-    )
+    flags.add_objective_flags(objective)
     flags.add_noise_flag(objective)
     flags.add_query_flags(parser)
     flags.add_training_flags(
@@ -86,7 +52,7 @@ def get_args_parser() -> cli.Parser:
         lr="{FO:g}; with --optimization_method ZO {ZO:g}".format(**flags.RATES),
         epochs=40,
         weight_decay=1e-4,
-        dataset_help="name of a prepared data set (default: the one f was trained on)",
+        dataset_help="name of a prepared data set (default: the one that the network was trained on)",
     )
     parser.add_common_flags()
     return parser

@@ -7,8 +7,8 @@ and your own images, a folder for each class, or a table path,label[,group][,spl
 
     python prepare_data.py --dataset My_Scans --source my_scans/ --group_by '(patient\\d+)' --disease tumour
 
-Every run audits first: unreadable files, duplicates, labels that contradict each other, groups across splits,
-shortcuts. --audit does nothing else; --strict ends with exit code 1 if the data is not fit for use.
+Every run first audits the images: unreadable files, duplicates, contradictory labels, groups across splits, shortcuts.
+With --audit it stops there; with --strict it ends with exit code 1 if the data is not fit for use.
 """
 
 from __future__ import annotations
@@ -16,75 +16,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from common import cli
-from datasets import PROTOCOLS, SPLITS
+from datasets import SPLITS
 from imaging.catalogue import DATASETS, DatasetInfo, dataset_name
-from imaging.images import FITS
 from preparation.audit import as_text, audit, count_images, counts_text, draw_duplicates, write_findings
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates
 from preparation.fitness import must_be_filled, must_be_readable, must_pass
+from preparation.flags import add_flags, check_flags
 from preparation.manifest import write_manifest
 from preparation.origin import find_source
 from preparation.scan import Record, mean_and_std, read_images
 from preparation.sources import find_images, find_subjects, other_files, relabel
-from preparation.splits import FOLDS, assign_splits
+from preparation.splits import assign_splits
 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset", default="Phantom_MRI", help=f"{', '.join(DATASETS)}, or any name for your own images"
-    )
-    data.add_argument("--source", type=Path, help="folder (or CSV file) of images; of CIFAR10 and MNIST, torchvision's")
-    data.add_argument("--download", action="store_true", help="fetch it from Kaggle (needs kagglehub) or torchvision")
-    data.add_argument("--data_dir", type=Path, default=Path("Dataset"), help="where <dataset>/manifest.csv goes")
-    data.add_argument("--label_scheme", help="other classes made of these; SIPADMEK: three (abnormal, benign, normal)")
-    data.add_argument("--disease", nargs="+", metavar="CLASS", help="your own images: classes not to be missed")
-    data.add_argument(
-        "--group_by", metavar="REGEX", help="finds in a path whose image it is: groups never cross splits"
-    )
-    data.add_argument(
-        "--near",
-        type=cli.positive_share,
-        metavar="R",
-        help="correlation from which two images are one (default: 0.98; 1: identical only)",
-    )
-    data.add_argument("--skip_unreadable", action="store_true", help="set unreadable images aside instead of stopping")
-    split = parser.add_argument_group("split")
-    split.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        help="official: the published split (default of CIFAR10, MNIST); stratified: pooled, 70/10/20 "
-        "(default of all others)",
-    )
-    split.add_argument(
-        "--fold",
-        type=cli.shard,
-        default=(0, FOLDS),
-        metavar="I/K",
-        help="stratified: the part for testing (default: 0/5)",
-    )
-    split.add_argument(
-        "--leaky", action="store_true", help="stratified: deal single images, as others do: only to show what that does"
-    )
-    form = parser.add_argument_group("form")
-    form.add_argument("--fit", choices=FITS, default="resize", help="stretch to a square, or keep the proportions")
-    form.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="grey levels of DICOM and NIfTI")
-    form.add_argument(
-        "--slices",
-        type=cli.positive_int,
-        help="of each NIfTI volume, DICOM file of several frames or DICOM series, from its middle half "
-        "(default: one; all files of a series)",
-    )
-    form.add_argument("--subjects", type=cli.positive_int, default=200, help="phantoms: subjects, or cell clusters")
-    form.add_argument("--phantom_size", type=cli.positive_int, default=96, help="phantoms: side in pixels")
-    checks = parser.add_argument_group("audit")
-    checks.add_argument("--audit", action="store_true", help="only audit; leave the manifest as it is")
-    checks.add_argument("--strict", action="store_true", help="fail if the audit finds an error")
+    add_flags(parser)
     parser.add_common_flags()
     return parser
 
@@ -154,18 +104,6 @@ def told(args: argparse.Namespace, info: DatasetInfo) -> dict[str, Any]:
         "slices": args.slices or 1,
         "seed": args.seed,
     }
-
-
-def check_flags(args: argparse.Namespace, known: DatasetInfo | None) -> None:
-    """Set the default of --protocol. Raises ValueError on flags that contradict each other."""
-    if args.protocol is None:
-        args.protocol = "official" if known and known.torchvision else "stratified"
-    if args.window and not args.window[0] < args.window[1]:
-        raise ValueError(f"--window {args.window[0]:g} {args.window[1]:g}: must be LOW HIGH with LOW < HIGH")
-    if args.fold[1] < 2:
-        raise ValueError("--fold {}/{}: K must be at least 2".format(*args.fold))
-    if args.protocol == "official" and (args.leaky or args.fold != (0, FOLDS)):
-        raise ValueError(f"{'--leaky' if args.leaky else '--fold'} deals images anew: it needs --protocol stratified")
 
 
 def describe(

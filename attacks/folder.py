@@ -41,7 +41,7 @@ COLUMNS = (
     "seconds",
 )
 COSTS = ("queries", "seconds")
-# What may differ between the run that began a folder and the one that goes on with it.
+# Settings that may differ between the run that began a folder and the run that resumes it.
 NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier", "denoiser"}
 
 
@@ -72,7 +72,7 @@ class AttackedFolder(files.Table):
 
 
 def _goes_on(manifest: Path, settings: dict) -> bool:
-    """Whether a run with these settings could go on with what lies there."""
+    """Whether a run with these settings can resume the one that wrote the manifest."""
     try:
         made_with = files.read_json(files.settings_path(manifest))
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows, settings = list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
     if not {"images", "skip", "protocol", "command"} <= set(settings):
-        raise ValueError(f"{files.settings_path(path)}: is not of attacks/generate.py")
+        raise ValueError(f"{files.settings_path(path)}: was not written by attacks/generate.py")
     return rows, settings
 
 
@@ -123,7 +123,8 @@ def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> Ima
     originals = open_split(args, pipeline, split.partition(":")[2] or "test")
     if attacked.manifest.settings["dataset_manifest"] != originals.manifest.digest:
         raise ValueError(
-            f"{attacked.manifest.path}: is of another split than {originals.manifest.path} holds; make the images anew"
+            f"{attacked.manifest.path}: is of another split than {originals.manifest.path}; "
+            "run attacks/generate.py again"
         )
     return attacked
 
@@ -142,8 +143,8 @@ def get_attacked(
     if part not in SPLITS or not folder.is_dir():
         present = ", ".join(sorted(each.name[3:] for each in root.glob("AT_*"))) or "none yet"
         raise ValueError(
-            f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
-            f"attacks/generate.py has written to {root}: {present}"
+            f"--split {split}: must be train, val, test or attacked images that attacks/generate.py has written to "
+            f"{root} (as FGSM or FGSM:val): {present}"
         )
     rows, settings = read_attacked(folder)
     rows = [row for row in rows if row["split"] == part]

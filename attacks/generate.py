@@ -1,14 +1,15 @@
-"""Attack a pipeline and save the images losslessly, with what became of each.
+"""Attack a pipeline and save the attacked images losslessly, with the outcome of each.
 
     python attacks/generate.py --classifier runs/Phantom_MRI/classifier/best.pth.tar --attack FGSM PGD DDN \\
         --split train val test
     python attacks/generate.py --classifier … --pretrained_denoiser … --target smoothed --noise_sd 0.25 --attack PGD \\
         --norm L2 --eps 0.5 --suffix _smoothed
 
-writes Dataset/<name>/AT_<ATTACK>/<label>/<split>_<idx>.png (AT_<ATTACK>_<NORM> where the norm is not the attack's
-first) and manifest.csv: source, label, predictions and success before and after the 8-bit round trip, L2 and L∞ of what
-was saved on the [0, 1] scale, queries, seconds. A success turns a right answer into a wrong class; a failed attempt is
-saved too, with success 0. The budget holds for the saved image. The same command goes on where it was interrupted.
+The images are Dataset/<name>/AT_<ATTACK>/<label>/<split>_<idx>.png (AT_<ATTACK>_<NORM> if the norm is not the attack's
+first). Beside them, manifest.csv lists source, label, predictions and success before and after rounding to 8 bits, L2
+and L∞ of the saved perturbation on the [0, 1] scale, queries, seconds. An attack succeeds if it turns a right answer
+into a wrong class; failed attempts are saved too, with success 0. The budget holds for the saved image. After an
+interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -27,51 +28,38 @@ from tqdm import tqdm
 if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from attacks import ATTACKS, How, labels_only, run_attack, settle
+from attacks import ATTACKS, How, labels_only, run_attack
 from attacks.budget import to_8bit
+from attacks.flags import SMOOTHED, add_attack_flags, planned, settle_smoothing
 from attacks.folder import AttackedFolder, open_split, read_attacked, starting_images
 from attacks.randomness import image_generator
-from attacks.targets import TARGETS, Target, make_target
+from attacks.targets import Target, make_target
 from common import cli, files
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
 from models.flags import open_pipeline
 
-SMOOTHED = {"draws": 32, "fresh": False, "N": 200, "alpha": 0.001}  # defaults of what --target smoothed alone takes
-
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags(split=False)
-    parser.add_argument("--split", nargs="+", choices=SPLITS, default=["test"], help="which images")
-    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=["test"], help="splits to attack")
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="attack only every SKIP-th image")
     parser.add_argument(
         "--noise_sd",
         type=cli.non_negative_float,
         default=0.25,
-        help="what the denoiser is told; of --target smoothed its sigma",
+        help="noise level that the denoiser is told, on the [0, 1] scale; sigma of --target smoothed",
     )
-    group = parser.add_argument_group("attack")
-    group.add_argument("--attack", nargs="+", choices=list(ATTACKS), default=["FGSM"])
-    group.add_argument("--eps", type=cli.positive_float, help="budget, [0, 1] scale (default: Linf 8/255, L2 0.5)")
-    group.add_argument("--max_norm", type=cli.positive_float, help="cut what attacks without budget (DDN) find to this")
-    group.add_argument("--norm", choices=["Linf", "L2", "L1", "L0"], help="(default: the attack's first)")
-    group.add_argument("--steps", type=cli.positive_int, help="(default: the attack's own)")
-    group.add_argument(
-        "--target",
-        choices=TARGETS,
-        help="what is attacked: f alone, behind its denoiser (default "
-        "where there is one), or smoothed with --noise_sd (expected loss over noise)",
-    )
-    group.add_argument("--draws", type=cli.positive_int, help="smoothed: draws of noise per step (default: 32)")
-    group.add_argument("--fresh", action="store_true", default=None, help="smoothed: new draws at each step")
-    group.add_argument("--N", type=cli.positive_int, help="smoothed: draws that judge an image (default: 200)")
-    group.add_argument("--alpha", type=cli.probability, help="smoothed: level of the judgement (default: 0.001)")
+    add_attack_flags(parser.add_argument_group("attack"))
     parser.add_argument(
-        "--suffix", type=suffix, default="", help="AT_<ATTACK><suffix>: keeps sets of several pipelines apart"
+        "--suffix",
+        type=suffix,
+        default="",
+        help="end of the folder's name, AT_<ATTACK><suffix>; it keeps the sets of several pipelines apart",
     )
     parser.add_argument("--overwrite", action="store_true", help="delete a set that was made with other settings")
-    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images per forward pass")
     parser.add_common_flags()
     parser.set_defaults(amp=False)  # gradients and distances to the boundary are finer than bfloat16
     return parser
@@ -94,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     if isinstance(pipeline.classifier, QueriedClassifier) and blind:
         raise ValueError(
             f"--attack {' '.join(blind)}: needs gradients, which --classifier {args.classifier} does not "
-            f"give; what needs labels only: {', '.join(labels_only())}"
+            f"give; attacks that need labels only: {', '.join(labels_only())}"
         )
     args.target = args.target or ("base" if pipeline.denoiser is None else "defended")
     settle_smoothing(args)
@@ -116,34 +104,6 @@ def main(args: argparse.Namespace) -> None:
         finally:
             folder.close()
         print(summary(attack, how, outdir, list(splits)))
-
-
-def planned(args: argparse.Namespace) -> dict[str, How]:
-    """The settings of each attack. Raises ValueError if none of the attacks takes a flag that is given; warns of a
-    budget that rounding undoes."""
-    plans = {name: settle(name, args.norm, args.eps, args.steps, args.max_norm) for name in args.attack}
-    for flag, budget in (("eps", True), ("max_norm", False)):
-        if getattr(args, flag) is not None and all(ATTACKS[name].budget is not budget for name in plans):
-            other = "--max_norm cuts what they find" if budget else "theirs is --eps"
-            raise ValueError(f"--{flag}: is not for {', '.join(plans)}; {other}")
-    if args.steps is not None and all(ATTACKS[name].steps is None for name in plans):
-        raise ValueError(f"--steps: {', '.join(plans)} takes one step")
-    for name, how in plans.items():
-        if how.eps is not None and how.eps < 1 / 255:
-            print(
-                f"attacks/generate.py: warning: {name}: {how.eps:g} is below 1/255, so nothing survives 8-bit images",
-                file=sys.stderr,
-            )
-    return plans
-
-
-def settle_smoothing(args: argparse.Namespace) -> None:
-    """Set the defaults of the flags of --target smoothed. Raises ValueError if one is given for another target."""
-    for flag, default in SMOOTHED.items():
-        if getattr(args, flag) is None:
-            setattr(args, flag, default)
-        elif args.target != "smoothed":
-            raise ValueError(f"--{flag}: is for --target smoothed, and {args.target} is attacked")
 
 
 def attack_split(

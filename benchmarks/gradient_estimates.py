@@ -42,20 +42,28 @@ GREY = ("RGE", "RGE_orthogonal", "RGE_antithetic", "DCT")  # coordinates of one 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
-    parser.add_argument("--images", type=cli.positive_int, default=16, help="how many, spread over the split")
-    parser.add_argument("--q", type=cli.positive_int, nargs="+", default=[12, 24, 48, 96, 192, 384])
-    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per pass")
+    parser.add_argument(
+        "--noise_sd", type=cli.positive_float, default=0.25, help="standard deviation of the noise on the [0, 1] scale"
+    )
+    parser.add_argument("--images", type=cli.positive_int, default=16, help="number of images, spread over the split")
+    parser.add_argument(
+        "--q",
+        type=cli.positive_int,
+        nargs="+",
+        default=[12, 24, 48, 96, 192, 384],
+        help="numbers of directions per image",
+    )
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step size of the finite differences")
+    parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per forward pass")
     parser.add_argument(
         "--surrogates",
         type=Path,
         nargs="+",
         default=[],
         metavar="F",
-        help="checkpoints whose gradients guide an estimate each",
+        help="checkpoints of classifiers whose gradients guide one estimate each",
     )
-    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_argument("--outdir", type=Path, required=True, help="folder to write table and figure to")
     parser.add_common_flags()
     return parser
 

@@ -39,14 +39,20 @@ from training.zeroth_order import in_batches, rge
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
-    parser.add_argument("--batch", type=cli.positive_int, default=32, help="images")
+    parser.add_argument(
+        "--noise_sd", type=cli.positive_float, default=0.25, help="standard deviation of the noise on the [0, 1] scale"
+    )
+    parser.add_argument("--batch", type=cli.positive_int, default=32, help="number of images")
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
-    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: as in main_ds.py)")
-    parser.add_argument("--zo_precision", choices=list(STEPS), default="float32", help="of the classifier's answers")
-    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step size of the finite differences")
+    parser.add_argument(
+        "--zo_batch", type=cli.positive_int, help="queries per forward pass (default: as in main_ds.py)"
+    )
+    parser.add_argument(
+        "--zo_precision", choices=list(STEPS), default="float32", help="precision of the classifier's answers"
+    )
+    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="runs of each; the fastest counts")
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file to write")
     parser.add_common_flags()
     return parser
 

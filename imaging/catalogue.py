@@ -55,7 +55,7 @@ class DatasetInfo:
         what its checkpoint keeps of the data that it was trained on (`plain`; None: nothing)."""
         if told is not None and tuple(told["classes"]) != self.classes:
             raise ValueError(
-                f"{path}: its answers are {', '.join(told['classes'])}, in this order, but the classes of "
+                f"{path}: its classes are {', '.join(told['classes'])}, in this order, but the classes of "
                 f"the data are {', '.join(self.classes)}"
             )
 

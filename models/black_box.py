@@ -70,18 +70,18 @@ class QueriedClassifier(Queried):
         shape = [len(x)] if self.scores == "labels" else [len(x), self.num_classes]
         if list(answer.shape) != shape:
             raise ValueError(
-                f"{self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
+                f"{self.name}: returned shape {list(answer.shape)}, but {self.scores} have shape {shape}; "
                 f"--scores can be {', '.join(SCORES)}"
             )
         if self.scores == "labels":
             if not (answer.min() >= 0 and answer.max() < self.num_classes):
-                raise ValueError(f"{self.name}: gave a label outside 0 … {self.num_classes - 1}")
+                raise ValueError(f"{self.name}: returned a label outside 0 … {self.num_classes - 1}")
             return logits_of(answer, self.num_classes)
         answer = answer.float()
         if self.scores == "logits":
             return answer
         if not (answer.min() >= 0 and (answer.sum(dim=1) - 1).abs().max() < 1e-2):
-            raise ValueError(f"{self.name}: gave scores that are no probabilities; try --scores logits")
+            raise ValueError(f"{self.name}: returned scores that are no probabilities; try --scores logits")
         return answer.clamp(min=1e-12).log()
 
 
@@ -152,9 +152,7 @@ def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.d
                 raise ValueError(f"--surrogates {path}: has {name} {held[name]}, but the classifier {wanted[name]}")
         told, own = ((each.get("info") or {}).get("classes") for each in (made, other))
         if told and own and list(told) != list(own):
-            raise ValueError(
-                f"--surrogates {path}: its answers are {', '.join(own)}; the classifier's {', '.join(told)}"
-            )
+            raise ValueError(f"--surrogates {path}: has classes {', '.join(own)}; the classifier has {', '.join(told)}")
         surrogates.append(frozen(surrogate))
     return surrogates
 

@@ -52,5 +52,5 @@ def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
         info = dataset_info(name, args.data_dir)
         info.check_classes(args.classifier, pipeline.info)
     if pipeline.num_classes != len(info.classes):
-        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
+        raise ValueError(f"{args.classifier}: has {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
     return info

@@ -40,12 +40,12 @@ class Queried(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             raise ValueError(
-                f"{self.name}: gives no gradients; only queries (main_ds.py --optimization_method ZO) and "
-                "what needs neither are possible"
+                f"{self.name}: a black box gives no gradients; train by queries (main_ds.py --optimization_method ZO) "
+                "and use attacks that need labels only"
             )
         answer = self._numbers(self._ask(x.detach().float().cpu().numpy()))
         if not np.isfinite(answer).all():
-            raise FloatingPointError(f"{self.name}: gave numbers that are not finite")
+            raise FloatingPointError(f"{self.name}: returned numbers that are not finite")
         return torch.from_numpy(answer).to(x.device)
 
     def _ask(self, images: np.ndarray) -> Any:
@@ -66,9 +66,9 @@ class Queried(nn.Module):
         try:
             answer = np.asarray(answer)
         except ValueError:  # rows of unequal length
-            raise ValueError(f"{self.name}: gave {type(answer).__name__}, which is no array of numbers") from None
+            raise ValueError(f"{self.name}: returned {type(answer).__name__}, not an array of numbers") from None
         if answer.dtype.kind not in "fiub":
-            raise ValueError(f"{self.name}: gave {answer.dtype}, which are no numbers")
+            raise ValueError(f"{self.name}: returned {answer.dtype}, not numbers")
         return np.ascontiguousarray(answer, dtype=np.float32 if answer.dtype.kind == "f" else np.int64)
 
 
@@ -132,14 +132,15 @@ def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tupl
     """Raises ValueError if one of `names` is not known of a network."""
     missing = [name for name in names if known.get(name) is None]
     if missing:
-        raise ValueError(f"{flag} {spec}: does not say its {', '.join(missing)}; give them as flags")
+        flags = dict.fromkeys("--dataset" if name == "num_classes" else f"--{name}" for name in missing)
+        raise ValueError(f"{flag} {spec}: does not say its {', '.join(missing)}; give {', '.join(flags)}")
 
 
 def must_agree(flag: str, spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
     """Raises ValueError if a network is known to be another than is described."""
     for name in ("image_size", "channels", "num_classes", "measurement", "acceleration"):
         if described.get(name) not in (None, known.get(name, described.get(name))):
-            raise ValueError(f"{flag} {spec}: is made for {name} {known[name]}, not {described[name]}")
+            raise ValueError(f"{flag} {spec}: has {name} {known[name]}, not {described[name]}")
 
 
 def write_onnx(model: nn.Module, known: dict[str, Any], path: Path) -> None:

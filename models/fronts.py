@@ -46,12 +46,14 @@ def load_front(
         start, described = _load(denoiser, "denoiser", channels, image_size, device)
     has_autoencoder = described["arch"] == "ae_ds" or bool(encoder or decoder)
     if model_type == "DS" and has_autoencoder:
-        raise ValueError("--model_type DS has no autoencoder; with one it is --model_type AE_DS")
+        raise ValueError("--model_type DS has no autoencoder; use --model_type AE_DS")
     if model_type != "AE_DS" and not has_autoencoder:
         return (build(described["arch"], **described["arch_kwargs"]) if start is None else start), described
     if start is not None and described["arch"] == "ae_ds":
         if encoder or decoder:
-            raise ValueError(f"{denoiser}: holds an autoencoder already; leave out the others")
+            raise ValueError(
+                f"{denoiser}: already holds an autoencoder; leave out --pretrained_encoder and --pretrained_decoder"
+            )
         return start, described
     halves = _halves(encoder, decoder or encoder, channels, image_size, device)
     kwargs = {"channels": channels, "image_size": image_size, "latent": latent}
@@ -92,7 +94,10 @@ def _joined(halves: Halves, new: dict[str, Any], encoder: Path | None, decoder: 
         return autoencoder
     if len(found) == 2 and "autoencoder" not in kinds.values():
         return {"arch": "pair", "arch_kwargs": found}
-    raise ValueError(f"{encoder or decoder}: is one half ({', '.join(kinds.values())}), and the other does not fit it")
+    raise ValueError(
+        f"{encoder or decoder}: is half of an autoencoder ({', '.join(kinds.values())}); "
+        "the other half is missing or does not fit"
+    )
 
 
 def _load(

@@ -70,7 +70,7 @@ def _must_be_named_well(records: Sequence[Record], classes: Sequence[str], sourc
     spellings = Counter(map(str.casefold, classes))
     twice = sorted(name for name in classes if spellings[name.casefold()] > 1)
     if twice:
-        raise ValueError(f"{source}: classes {', '.join(twice)} differ in nothing but case; are they one?")
+        raise ValueError(f"{source}: classes {', '.join(twice)} differ only in case; are they one class?")
     if len(classes) < 2:
         each = ", each a folder of images" if source.is_dir() else ""
         raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed{each}")
@@ -150,8 +150,8 @@ def _from_splits(
     for folder in folders:
         if folder not in split_folders and (stray := images_in(folder)):
             raise ValueError(
-                f"{folder}: lies beside {split_folders[0].name}/ and is no split, but holds images "
-                f"({stray[0].name} …); splits are called {', '.join(SPLIT_FOLDERS)}"
+                f"{folder}: holds images ({stray[0].name} …) but is no split as {split_folders[0].name}/ is; "
+                f"splits are called {', '.join(SPLIT_FOLDERS)}"
             )
     spelled = _spelled(info)
     records: list[Record] = []

@@ -52,7 +52,7 @@ def test_scores_that_are_not_what_was_said():
 def test_scores_that_are_not_finite():
     for bad in (np.nan, np.inf):
         for scores in ("logits", "probabilities"):
-            with pytest.raises(FloatingPointError, match="--classifier f: gave numbers that are not finite"):
+            with pytest.raises(FloatingPointError, match="--classifier f: returned numbers that are not finite"):
                 QueriedClassifier(lambda x, bad=bad: logits(x) * bad, "f", 4, scores)(IMAGES)
 
 
@@ -68,7 +68,7 @@ def test_numbers_of_any_type(kind):
 
 
 def test_rows_of_unequal_length_are_no_scores():
-    with pytest.raises(ValueError, match="--classifier f: gave list, which is no array"):
+    with pytest.raises(ValueError, match="--classifier f: returned list, not an array"):
         QueriedClassifier(lambda images: [[0.5, 0.5], [1.0]], "f", 2)(IMAGES)
 
 

@@ -24,7 +24,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass
 class Epoch:
-    """How far an epoch is, to go on from there: `steps` done, the sum of their losses over `images`; torch's random
+    """How far an epoch is, to resume it: `steps` done, the sum of their losses over `images`; torch's random
     state at its beginning, which gives the order of its images, and after the last step; batch norm's statistics then.
     `whole` is False while a step changes weights."""
 
@@ -64,10 +64,10 @@ def fit(
     dataset, image_size). `reserve` is told the number of images before each step, and answers whether that and the
     validation after it can be paid for; where not, the epoch ends and is the last one. `augment` changes each batch of
     training images, as those of `training.augmentation` do.
-    A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
+    A run that is resumed from `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
     random state are restored. Interrupted in the middle of an epoch, or by an OSError (a black box that does not answer
     any more), it keeps the steps that are done. Raises FloatingPointError on a loss that is not finite, ValueError if
-    the checkpoint to go on from is of another model, or no epoch can be paid for.
+    the checkpoint to resume from is of another model, or the budget does not pay for an epoch.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
@@ -115,7 +115,7 @@ def fit(
         run.record(record, checkpoint(done + 1), is_best)
         epochs.set_postfix({"loss": f"{train_loss:.4g}", score: f"{metrics[score]:.4g}", "best": f"{best:.4g}"})
     if not run.history:
-        raise ValueError(f"{run.path}: the budget is spent, and no epoch was finished; --query_budget must be larger")
+        raise ValueError(f"{run.path}: the query budget was spent before one epoch was finished; raise --query_budget")
     return max(reversed(run.history), key=lambda row: row[score])
 
 
