@@ -48,8 +48,9 @@ class Manifest:
     def digest(self) -> str:
         """Fingerprint: equal digests mean the same images in the same splits, made square in the same way.
 
-        The table's own, which holds the pixels as they were read (with `window`), and --fit where it is not the
-        default."""
+        It is that of the table, which covers the pixels as they were read (with `window`), and of --fit if that is not
+        the default.
+        """
         table, fit = files.sha256(self.path), self.info.fit
         return table if fit == FITS[0] else hashlib.sha256(f"{table} {fit}".encode()).hexdigest()
 
@@ -59,7 +60,7 @@ class Manifest:
         return DatasetInfo.from_plain(self.settings["info"])
 
     def described(self) -> dict[str, Any]:
-        """What a checkpoint that is trained on these images keeps of them."""
+        """The description of these images that a checkpoint stores."""
         return {"dataset": self.settings["dataset"], "manifest": self.digest, "info": self.settings["info"]}
 
     def split(self, name: str) -> list[dict[str, str]]:
@@ -70,8 +71,9 @@ class Manifest:
 def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | None = None) -> Manifest:
     """Read `data_dir/name/manifest.csv`.
 
-    Raises FileNotFoundError if the data set was not prepared, ValueError if the manifest is damaged, its table and its
-    settings are not of one run, or it was made with another `protocol` than the one asked for (None: whichever it is).
+    Raises FileNotFoundError if the data set is not prepared. Raises ValueError if the manifest is damaged, its table
+    and its settings are from different runs, or it was made with another `protocol` than the given one (None accepts
+    both).
     """
     name = dataset_name(name)
     path = Path(data_dir) / name / "manifest.csv"
@@ -116,7 +118,7 @@ class ImageDataset(Dataset):
     """The images of one split: `dataset[i]` is (image float32 `[C, H, W]` in [0, 1], label int).
 
     `rows[i]` is the manifest's row of image i (its path, class, group …), `labels` an int64 tensor `[N]`. Image i is
-    number i · `step` of its split: of attacked images there may be only every so many.
+    number i · `step` of its split: of attacked images there may be only every `step`-th.
     """
 
     def __init__(
@@ -177,9 +179,10 @@ def get_dataset(
 ) -> ImageDataset:
     """The images of `split` (train, val or test) resized to `image_size`² with `channels` 1 (grey) or 3 (RGB).
 
-    `origins` is what the models that will see them were trained on: file → (data set, digest of its manifest). Raises
-    FileNotFoundError if the data set was not prepared or an image has gone, ValueError on an unknown name, split,
-    protocol, size or number of channels, an empty split, or a model that was trained on another split of this data set.
+    `origins` holds the training data of the models that will see them: file → (data set, digest of its manifest).
+    Raises FileNotFoundError if the data set is not prepared or an image is missing. Raises ValueError on an unknown
+    name, split, protocol, size or number of channels, an empty split, or a model that was trained on another split of
+    this data set.
     """
     if split not in SPLITS:
         raise ValueError(f"--split {split}: must be one of {', '.join(SPLITS)}")

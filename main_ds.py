@@ -13,8 +13,8 @@ the target on the noisy validation split; with --consistency, the one that agree
         --pretrained_encoder runs/Phantom_MRI/autoencoder/best.pth.tar --zo_method CGE --outdir runs/Phantom_MRI/zo
 
 --optimization_method FO backpropagates through the classifier. ZO only queries what lies behind z: z is the denoised
-image (DS) or the latent (AE_DS), behind it are the classifier and, for AE_DS, the decoder. Each epoch's log line holds the
-queries so far, those of validation included. If --surrogates replace the classifier, only validation queries it.
+image (DS) or the latent (AE_DS), behind it are the classifier and, for AE_DS, the decoder. The log holds the queries so
+far after each epoch, those of validation included. If --surrogates replace the classifier, only validation queries it.
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier",
 
 
 class AttackedFolder(files.Table):
-    """Opens `folder` for writing; `done` holds the (split, idx) that are in its manifest.
+    """Opens `folder` for writing; `done` holds the (split, idx) that its manifest lists.
 
-    Raises ValueError if it was made with other settings; with `overwrite` it is deleted and begun anew then.
+    Raises ValueError if it was made with other settings; with `overwrite` it is then deleted and begun anew.
     """
 
     def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
@@ -132,8 +132,8 @@ def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> Ima
 def get_attacked(
     name: str, split: str, image_size: int, channels: int, protocol: str | None, data_dir: Path
 ) -> ImageDataset:
-    """The attacked images that `split` names by what follows AT_ in their folder's name (`FGSM`: those of the test
-    split, `FGSM:val`: of another), as a data set whose `manifest` is the attack's.
+    """Attacked images as a data set whose `manifest` is that of the attack. `split` is the end of their folder's name
+    after AT_: `FGSM` for those of the test split, `FGSM:val` for those of another split.
 
     Raises ValueError if there are none, the folder is unfinished, or it holds images of another shape or protocol.
     """
@@ -172,7 +172,8 @@ class AttackManifest(Manifest):
 
     @property
     def digest(self) -> str:
-        """Of these rows, without what they cost: attacking another split does not change it, nor does a slower run."""
+        """A fingerprint of these rows without their costs: neither another split in the folder nor a slower run changes
+        it."""
         kept = [{name: value for name, value in row.items() if name not in COSTS} for row in self.rows]
         return hashlib.sha256(json.dumps([self.settings["dataset_manifest"], kept]).encode()).hexdigest()
 

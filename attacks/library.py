@@ -1,9 +1,9 @@
 """The classification attacks of adv-lib (Rony and Ben Ayed) by name, behind one call.
 
-What could surprise there is handled here: images outside [0, 1] are refused by all; a targeted call of an untargeted
-attack is refused, not answered with the clean images; early stops that depend on the other images of the batch are off;
-what is random or drops images on the way runs image by image (`alone`), so that no result depends on the batch; nothing
-needs CUDA; and where an attack fails, for which most return the clean image, what it tried last is returned.
+Surprises are handled here. Images outside [0, 1] raise an error, and so does a targeted call of an untargeted attack
+(adv-lib would return the clean images). Early stops that depend on the other images of the batch are off. Attacks that
+draw random numbers or drop images run image by image (`alone`), so that no result depends on the batch. Nothing needs
+CUDA. Where an attack fails, most return the clean image; here the last attempt is returned.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _peculiar(name: str, norm: str, eps: float | Tensor | None, classes: int) ->
 def _called(
     function: Callable, model: Callable, inputs: Tensor, labels: Tensor, todo: Tensor, arguments: dict[str, Any]
 ) -> Tensor:
-    """Call adv-lib; what comes back untouched though there was something to do is replaced by what was tried last."""
+    """Call adv-lib. An image that should be attacked and comes back unchanged is replaced by the last attempt."""
     tried = inputs  # the last images that the attack asked about, of the whole batch
 
     def watched(x: Tensor) -> Tensor:

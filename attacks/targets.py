@@ -28,9 +28,9 @@ class Counted:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """`model`: images `[B, C, H, W]` → scores, differentiable, and what an attack sees. `predict(images, indices)` →
-    int64 `[B]`: the answers by which it is judged, -1 where the smoothed classifier abstains. `draws`: passes of the
-    classifier per query, more than one for `smoothed`. `restart` is called before each attack."""
+    """`model` is what the attack sees: images `[B, C, H, W]` → scores, differentiable. `predict(images, indices)` →
+    int64 `[B]` gives the answers by which the attack is judged, -1 where the smoothed classifier abstains. `draws` is
+    the number of passes of the classifier per query: 1, or more for `smoothed`. Call `restart` before each attack."""
 
     model: Counted
     predict: Callable[[Tensor, Sequence[int]], Tensor]

@@ -1,4 +1,4 @@
-"""Files that are never half-written, tables that go on after an interruption, and fingerprints of files."""
+"""Files that are never half-written, tables that resume after an interruption, and fingerprints of files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Networks of others, of which only answers are known: an ONNX file through onnxruntime, or any Python function
-(`package.module:function`), in which a user wraps a web service, say."""
+"""Black boxes: an ONNX file, run by onnxruntime, or any Python function (`package.module:function`), in which a user
+can wrap a web service."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Function = Callable[[np.ndarray], Any]  # float32 images [B, C, H, W] in [0, 1] 
 
 
 class Queried(nn.Module):
-    """A foreign function as a module without parameters that gives no gradients. `name` is the flag it comes from, with
-    its value, for messages.
+    """A foreign function as a module without parameters and gradients. `name` is its flag with its value, for messages.
 
-    A query that raises is repeated `retries` times, after ever longer pauses; then ConnectionError, an OSError, says
-    what went wrong. Raises FloatingPointError if an answer is not finite, ValueError if it holds no numbers, or a
-    gradient is asked for.
+    A query that raises an error is repeated `retries` times, after ever longer pauses; then ConnectionError (an
+    OSError) reports the error. Raises FloatingPointError if an answer is not finite, and ValueError if it holds no
+    numbers or a gradient is asked for.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Queried(nn.Module):
         raise AssertionError
 
     def _numbers(self, answer: Any) -> np.ndarray:
-        """Of any type of number, byte order and stride; float32, or int64 where they are whole."""
+        """Float32, or int64 for whole numbers, from any numeric type, byte order and stride."""
         try:
             answer = np.asarray(answer)
         except ValueError:  # rows of unequal length
@@ -78,7 +77,7 @@ def is_foreign(spec: Path | str) -> bool:
 
 
 def foreign(flag: str, spec: Path | str) -> tuple[Function, dict[str, Any], int]:
-    """(function, what its file says of it if we wrote that, how often a failing query is repeated) of an ONNX file or
+    """(function, metadata of a file that we wrote, number of retries of a failing query) of an ONNX file or of
     `package.module:function`. Raises FileNotFoundError or ValueError."""
     if str(spec).endswith(".onnx"):
         function, metadata = onnx_function(flag, Path(spec))
@@ -87,9 +86,9 @@ def foreign(flag: str, spec: Path | str) -> tuple[Function, dict[str, Any], int]
 
 
 def onnx_function(flag: str, path: Path) -> tuple[Function, dict[str, str]]:
-    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`; where B is fixed in it, images
-    go through by so many, the last ones with copies in the free places. Raises ValueError if it is not one, or
-    onnxruntime is not installed."""
+    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`. If the file fixes B, images run
+    in batches of that size, and copies of the last image fill the last batch. Raises ValueError if it is no such file
+    or onnxruntime is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -129,7 +128,7 @@ def python_function(flag: str, spec: str) -> Function:
 
 
 def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Raises ValueError if one of `names` is not known of a network."""
+    """Raises ValueError if one of `names` is missing in what is `known` of a network."""
     missing = [name for name in names if known.get(name) is None]
     if missing:
         flags = dict.fromkeys("--dataset" if name == "num_classes" else f"--{name}" for name in missing)
@@ -137,7 +136,7 @@ def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tupl
 
 
 def must_agree(flag: str, spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
-    """Raises ValueError if a network is known to be another than is described."""
+    """Raises ValueError if what is `known` of a network contradicts what the command line says (`described`)."""
     for name in ("image_size", "channels", "num_classes", "measurement", "acceleration"):
         if described.get(name) not in (None, known.get(name, described.get(name))):
             raise ValueError(f"{flag} {spec}: has {name} {known[name]}, not {described[name]}")

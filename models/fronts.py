@@ -1,4 +1,4 @@
-"""What stands in front of the classifier: a denoiser (DS), or one with an autoencoder behind it (AE-DS)."""
+"""The networks in front of the classifier: a denoiser (DS), or a denoiser with an autoencoder behind it (AE-DS)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def load_front(
     arch: str = "nafnet",
     latent: int = 576,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of these checkpoints, and its description `{arch, arch_kwargs}`. What has no checkpoint is new: a
-    denoiser `arch`, an autoencoder with that many numbers in its `latent`.
+    """The network of these checkpoints, and its description `{arch, arch_kwargs}`. Parts without a checkpoint are new:
+    a denoiser `arch`, an autoencoder with `latent` numbers in its latent.
 
-    `model_type` is DS, AE_DS, or None for what the checkpoints hold. An autoencoder's file gives both halves, unless
-    `decoder` names another; published ones come as two files. Raises FileNotFoundError, or ValueError if a checkpoint
-    holds something else, or takes other images than the classifier.
+    `model_type` is DS, AE_DS, or None for what the checkpoints hold. An autoencoder's file gives both halves unless
+    `decoder` names another file; published autoencoders come in two files. Raises FileNotFoundError, or ValueError if a
+    checkpoint holds something else or has another input size or number of channels than the classifier.
     """
     start: nn.Module | None = None
     described: dict[str, Any] = {"arch": arch, "arch_kwargs": {"channels": channels}}
@@ -103,7 +103,8 @@ def _joined(halves: Halves, new: dict[str, Any], encoder: Path | None, decoder: 
 def _load(
     path: Path, kind: str, channels: int, image_size: int, device: torch.device | str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A denoiser, an encoder or a decoder, the halves from an autoencoder's file too, and what the file holds."""
+    """A denoiser, an encoder or a decoder (also from an autoencoder's file), and the description of what the file
+    holds."""
     model, checkpoint = load_model(path, kind, device)
     if "measurement" in checkpoint:
         raise ValueError(f"{path}: reconstructs images from measurements; it is no {kind}")

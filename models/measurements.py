@@ -1,6 +1,6 @@
-"""What a reconstruction network is given: images measured incompletely and brought back to image form.
+"""Measurements: the input of a reconstruction network is an image that was measured incompletely.
 
-Noise, attacks and the denoiser act on that measured image, `[B, C, H, W]`, on the same [0, 1] scale as the image.
+Noise, attacks and the denoiser act on the measured image, `[B, C, H, W]`, on the same [0, 1] scale as the image.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class QueriedReconstructor(Queried):
 def load_reconstructor(
     spec: Path | str, device: torch.device | str = "cpu", seed: int = 0, **described: Any
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor], dict[str, Any]]:
-    """(network, its measurement, description) of what `--reconstructor` names: a file that `ds_main.py --model
-    reconstructor` wrote, which knows all of it, or something foreign (`models.foreign`), of which `described` says
-    `dataset`, `image_size`, `channels` and the kind of `measurement`, with its `acceleration`; `seed` chooses its lines
-    or its matrix. The kind may also be a function, `package.module:function`, from images to measured ones, as arrays.
+    """(network, its measurement, description) of the network that `--reconstructor` names. A file of `ds_main.py
+    --model reconstructor` stores all of it. For a foreign network (`models.foreign`), `described` gives `dataset`,
+    `image_size`, `channels`, the kind of `measurement` and its `acceleration`; `seed` chooses its lines or its matrix.
+    The kind may also be a function `package.module:function` from images to measured images, as arrays.
 
     Raises FileNotFoundError or ValueError.
     """

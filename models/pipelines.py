@@ -1,4 +1,4 @@
-"""Pipelines: what stands in front of the frozen classifier, as one base classifier."""
+"""Pipelines: a denoiser and the frozen classifier behind it as one base classifier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.registry import origins
 class DenoisedClassifier(nn.Module):
     """DS base classifier `x ↦ f(D(x))` (Salman et al. 2020) at one noise level: `[B, C, H, W]` → logits.
 
-    `noise_sd` is what a conditioned denoiser is told; set it to the sigma that is certified.
+    `noise_sd` is the noise level that the denoiser is told; set it to the sigma that is certified.
     """
 
     def __init__(self, denoiser: nn.Module, classifier: nn.Module, noise_sd: float) -> None:
@@ -33,7 +33,7 @@ class DenoisedClassifier(nn.Module):
 
 
 class Autocast(nn.Module):
-    """`base` as it is run: in bfloat16 where `amp` says so, scores in float32."""
+    """`base` in bfloat16 if `amp` is True; its scores are float32 either way."""
 
     def __init__(self, base: nn.Module, amp: bool) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class Autocast(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on, `info`
-    what its checkpoint tells of that (`catalogue.DatasetInfo.plain`, or None); `origins` is, for each file, the name
-    and the manifest's digest of the data that it was trained on, where it tells."""
+    """The loaded parts of a pipeline and the images that it takes. `dataset` is the data set that the classifier was
+    trained on, `info` its description if the checkpoint stores it (`catalogue.DatasetInfo.plain`, else None). `origins`
+    maps each file to its training data (name, digest of the manifest), if the file stores that."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -60,8 +60,9 @@ class Pipeline:
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
-        """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
-        by torch.compile, for batches of one shape. Raises ValueError if it cannot be: that needs a C++ compiler."""
+        """The base classifier at one noise level: images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`. `compiled`
+        uses torch.compile, for batches of one shape. Raises ValueError if there is no C++ compiler, which that needs.
+        """
         if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise ValueError("--compile: needs a C++ compiler (g++, or the one that CXX names), and there is none")
         base: nn.Module = self.classifier
@@ -79,11 +80,11 @@ def load_pipeline(
     decoder: Path | None = None,
     **described: Any,
 ) -> Pipeline:
-    """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`, the others as
-    in `load_front`.
+    """Load the parts, frozen (`models.inference`). `classifier` and `described` are as in `load_classifier`, the others
+    as in `load_front`.
 
-    Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
-    fit each other: one was trained on another split of the data set than the others, say.
+    Raises FileNotFoundError, or ValueError if a checkpoint is damaged or holds another kind of model, or if the parts
+    do not fit each other, for example because they were trained on different splits of the data set.
     """
     trained = origins((classifier, denoiser, encoder, decoder))
     splits: dict[str, tuple[str, str]] = {}

@@ -1,5 +1,5 @@
-"""3×3 convolutions of small maps by matrix products: in float32 on the CPU, where the usual kernels, made for large
-maps, spend most of a ResNet's time on its deepest layers."""
+"""3×3 convolutions of small maps as matrix products, in float32 on the CPU: the usual kernels are made for large maps,
+and a ResNet spends most of its time in its deepest layers there."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def with_small_maps(model: nn.Module) -> nn.Module:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`conv` (3×3, zeros around the map), by matrix products where these are faster. For frozen parameters: what it
-    makes of them is kept."""
+    """`conv` (3×3, zero padding) as matrix products where these are faster. The parameters must be frozen: matrices
+    that are computed from them are kept."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         stride = conv.stride[0]

@@ -1,4 +1,4 @@
-"""The audit: what is wrong with the images, their labels and their splits, and what was done about it."""
+"""The audit: faults of the images, their labels and their splits, and what was done about them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def audit(
     info: DatasetInfo,
     others: Mapping[str, int] | None = None,
 ) -> list[Finding]:
-    """Every check, in the order in which a reader wants them; `others` counts the files that were not read, by
-    suffix."""
+    """All checks, in the order in which a reader wants them; `others` maps suffixes to the number of files that were
+    not read."""
     return [
         *check_files(records, others or {}),
         *check_duplicates(records, near, splits),
@@ -61,7 +61,7 @@ def audit(
 
 
 def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Finding]:
-    """Unreadable images, files of other kinds, and pixel formats and sizes that are not what most have."""
+    """Unreadable images, files of other kinds, and unusual pixel formats and sizes."""
     readable = [record for record in records if record.sha256]
     broken = [[record] for record in records if record.excluded.startswith("unreadable")]
     odd = [[record] for record in readable if record.mode not in ("L", "RGB")]
@@ -134,8 +134,8 @@ def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str
 
 
 def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out: tuple[str, ...]) -> str:
-    """What the splits did about groups of images that belong together; `left_out` is how the reasons begin for which
-    images were left out on their account."""
+    """What the splits did about groups of images that belong together. `left_out` is the beginning of the reasons for
+    which images were left out because of their group."""
     groups = list(groups)
     torn = sum(len({split_of[record.path] for record in group} - {""}) > 1 for group in groups)
     out = sum(record.excluded.startswith(left_out) for group in groups for record in group)
@@ -145,8 +145,7 @@ def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out
 
 
 def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]) -> list[Finding]:
-    """What belongs together (a subject, a picture) on both sides of the published split and of ours, and what a random
-    split would do."""
+    """Groups (a subject, a picture) in several published splits or in several of ours; the leak of a random split."""
     members: dict[str, list[Record]] = defaultdict(list)
     sides: dict[str, set[str]] = defaultdict(set)
     for record, group, split in zip(records, groups, splits, strict=True):
@@ -181,7 +180,7 @@ def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Seque
 def random_split_leak(
     groups: Sequence[str], test_share: float = 0.2, train_share: float = 0.7, seeds: int = 5
 ) -> float:
-    """The share of test images with a group-mate among the training images, were images split at random."""
+    """The share of test images that would have a group-mate in training if images were split at random."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
     count, leaks = len(codes), []
     for seed in range(seeds):
@@ -195,7 +194,7 @@ def random_split_leak(
 def check_balance(
     records: Sequence[Record], groups: Sequence[str], splits: Sequence[str], info: DatasetInfo
 ) -> list[Finding]:
-    """Classes that a split lacks, or nearly, how unequal they are, and groups so large that no split can be fair."""
+    """Classes with few or no images in a split, class imbalance, and groups too large for a fair split."""
     counts = count_images(records, splits, info.classes)
     cells = [(counts[split][name], name, split) for split in SPLITS for name in info.classes]
     few = [f"{n} {name} in {split}" for n, name, split in cells if n < FEW]
@@ -234,7 +233,7 @@ def _large_groups(
 
 
 def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Finding]:
-    """How far what is no medicine predicts the class: a network may learn that in place of the disease."""
+    """How well traits that are no medicine predict the class: a network may learn them instead of the disease."""
     measured = shortcuts(records, groups)
     found = [] if measured else [Finding("shortcuts", "note", 0, "too few images or groups to look for them")]
     for name, (accuracy, chance) in measured.items():
@@ -283,8 +282,9 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 
 def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[Record], synthetic: bool) -> bool:
-    """A picture of groups of alike images, of each the pair that makes the finding; those with two labels and those
-    across the published split first. For the user's own eyes. False, and no picture, where there are none."""
+    """A picture of groups of alike images, for the user's own eyes: of each group the pair that makes the finding.
+    Pairs with two labels and pairs across the published split come first. Returns False, and draws nothing, if there
+    are none."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

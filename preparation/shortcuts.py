@@ -1,4 +1,4 @@
-"""What predicts the class though it is no medicine: the size of the file's image, its border, how it was saved."""
+"""Shortcuts: traits that predict the class but are no medicine, as image size, border, or how a file was saved."""
 
 from __future__ import annotations
 

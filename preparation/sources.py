@@ -36,15 +36,13 @@ CROPPED = "CROPPED"
 def find_images(
     source: Path, info: DatasetInfo | None, slices: int | None = None
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """The images of `source`, a folder or a CSV file, sorted by path (those of torchvision by split and number, so that
-    image i of a split is the published one), and the names of their classes.
+    """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes. (Those of
+    torchvision are sorted by split and number, so that image i of a split is the published one.)
 
-    `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume,
-    or a DICOM file of several frames, come `slices` slices (None: one), evenly from its middle half; of a DICOM series
-    in single files so many of these (None: all). Raises FileNotFoundError if a folder is missing, OSError if one may
-    not be read, ValueError on a class that the data set does not know, on one without images, on fewer than two, on two
-    whose names differ in nothing but case, on images outside of classes and splits, or if there is nothing to take
-    several slices of.
+    `info` describes a known data set; None: the classes are the names of the folders (or those in the table). For
+    `slices` see `volumes.choose_slices`. Raises FileNotFoundError if a folder is missing, and OSError if one may not be
+    read. Raises ValueError on an unknown class, a class without images, fewer than two classes, two classes whose names
+    differ only in case, images outside of classes and splits, or if there is nothing to take several slices of.
     """
     if source.suffix.lower() == ".csv":
         records, classes = _from_table(source, info)
@@ -93,11 +91,11 @@ def relabel(records: Sequence[Record], scheme: dict[str, str], disease: Sequence
 
 
 def find_subjects(records: Sequence[Record], source: Path, pattern: str | None) -> None:
-    """Fill in `subject`: what the groups of the regular expression `pattern` find in the path (without groups: all it
-    matches). Without a pattern, a slice belongs to its volume and a DICOM file to its patient (where that is not told:
-    study, series), whose name is hashed.
+    """Fill in `subject`: what the groups of the regular expression `pattern` match in the path (without groups: the
+    whole match). Without a pattern, a slice belongs to its volume and a DICOM file to its patient, hashed (if that is
+    not stored: study, or series).
 
-    Raises ValueError if the pattern is none, or finds nothing in some path.
+    Raises ValueError if the pattern is no regular expression, or finds nothing in some path.
     """
     try:
         find = re.compile(pattern or "").search

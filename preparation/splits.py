@@ -1,4 +1,4 @@
-"""Which image belongs to which split, so that no group (`duplicates.group_names`) lies on both sides."""
+"""Assign each image to a split, so that no group (`duplicates.group_names`) lies in two splits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def assign_splits(
 ) -> list[str]:
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
-    `official`: the published split, with a tenth of its training images for validation where it has no validation
-    images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
-    what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
-    eighth of the rest for validation. Groups stay whole in both. `pictures` name the copies of one picture within the
-    groups (None: a group is one), which decides the reason only. Excluded images belong to the split "". The splits
-    depend on what the images hold and on what belongs together, not on names, order or the version of scikit-learn.
-    Raises ValueError if `official` finds no published split.
+    `official`: the published split; if it has no validation images, a tenth of its training images become these. Images
+    of training and validation are excluded, with the reason, if they or their group also lie in the test split; images
+    of training also if they lie in validation. `stratified`: all images are pooled; part i of `fold` = (i, k) is for
+    testing, an eighth of the rest for validation. Groups stay whole in both.
+
+    `pictures` name the copies of one picture within the groups (None: a group is one picture); they only decide the
+    reason. Excluded images have the split "". The splits depend on the pixels and on the groups, not on names, order or
+    the version of scikit-learn. Raises ValueError if `official` finds no published split.
     """
     if protocol == "official":
         splits = _published(records)
@@ -91,11 +92,11 @@ def _pooled(records: Sequence[Record], groups: Sequence[str], seed: int, fold: t
 def group_folds(
     labels: Sequence[str] | np.ndarray, owners: Sequence[int] | np.ndarray, parts: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(indices of the others, indices of part k) for each of `parts` parts, whole groups, stratified by class; nothing
-    where there are too few groups, or too few images of every class, for so many parts.
+    """(indices of the other parts, indices of part k) for each of `parts` parts, in whole groups, stratified by class.
+    Yields nothing if there are too few groups, or too few images of every class, for so many parts.
 
-    `owners` number the groups 0, 1, …; the groups are shuffled here, because scikit-learn's `shuffle` dealt them
-    otherwise before its version 1.8.
+    `owners` number the groups 0, 1, …; the groups are shuffled here, because scikit-learn's own `shuffle` changed in
+    version 1.8.
     """
     order = np.random.RandomState(seed).permutation(max(owners, default=-1) + 1)
     if len(order) < parts or max(np.unique(labels, return_counts=True)[1], default=0) < parts:

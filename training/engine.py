@@ -1,4 +1,4 @@
-"""The epoch loop: one for every script. What is trained and how the loss is made are injected."""
+"""The epoch loop of all training scripts. Model, loss and validation are arguments."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass
 class Epoch:
-    """How far an epoch is, to resume it: `steps` done, the sum of their losses over `images`; torch's random
-    state at its beginning, which gives the order of its images, and after the last step; batch norm's statistics then.
-    `whole` is False while a step changes weights."""
+    """The state of an unfinished epoch: `steps` done, the sum of their losses, the number of `images`; torch's random
+    state `before` the epoch, which determines the order of its images, and `after` the last step; the `buffers`
+    (statistics of batch norm) at that time. `whole` is False while a step changes weights."""
 
     before: dict
     after: dict
@@ -59,15 +59,16 @@ def fit(
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
-    `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
-    better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
-    dataset, image_size). `reserve` is told the number of images before each step, and answers whether that and the
-    validation after it can be paid for; where not, the epoch ends and is the last one. `augment` changes each batch of
-    training images, as those of `training.augmentation` do.
-    A run that is resumed from `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
-    random state are restored. Interrupted in the middle of an epoch, or by an OSError (a black box that does not answer
-    any more), it keeps the steps that are done. Raises FloatingPointError on a loss that is not finite, ValueError if
-    the checkpoint to resume from is of another model, or the budget does not pay for an epoch.
+    `loss_fn` holds everything that is not trained. `validate` returns the numbers to log; `score` names the one that
+    chooses `best.pth.tar` (higher is better). `describe` is what a checkpoint needs to rebuild the model (arch,
+    arch_kwargs, dataset, image_size). `reserve` gets the number of images before each step and returns whether the
+    budget pays for the step and the validation after it; if not, the epoch ends and is the last one. `augment` changes
+    each batch of training images.
+
+    A run that is resumed from `run.checkpoint` gives the same numbers as an uninterrupted run: optimiser, scheduler and
+    random state are restored. An interruption within an epoch, or an OSError (a black box that stops answering), keeps
+    the finished steps. Raises FloatingPointError if the loss is not finite, ValueError if the checkpoint is of another
+    model or the budget does not pay for one epoch.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
@@ -156,8 +157,8 @@ def train_one_epoch(
     reserve: Callable[[int], bool] = lambda images: True,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """One pass over `loader`, or the rest of it after `epoch.steps` steps, or as far as can be paid for; the mean loss
-    per image. `epoch` is kept up to date. Raises FloatingPointError."""
+    """One pass over `loader`, or the rest of it after `epoch.steps` steps, as far as the budget pays for it. Returns
+    the mean loss per image and keeps `epoch` up to date. Raises FloatingPointError."""
     model.train()
     if epoch.steps:
         set_rng_state(epoch.before)
@@ -208,7 +209,7 @@ def get_rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
-    """Put `get_rng_state()` back; the GPUs' part only where there are as many of them."""
+    """Restore `get_rng_state()`; the state of the GPUs only if there are as many of them."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

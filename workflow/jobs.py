@@ -1,4 +1,4 @@
-"""The commands behind a table of results, from a YAML file in `configs/`: which script, with which flags, after which.
+"""The commands behind a table of results, from a YAML file in `configs/`: scripts, their flags, and their order.
 
     name: Brain_Tumor_64                     runs/<name>/<model>, checkpoints/<name>/<model>.pth.tar, results/<name>
     dataset: Brain_Tumor
@@ -19,10 +19,10 @@
         rows:
           + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
 
-`uses` says which models a script is given, by flag. Optional are `data`, `sigmas`, of an evaluation `script`
-(evaluate.py) and, of a table, `folder` (`.`: results/<name>) and `flags_at`, more flags for some sigma
-(`{0.25: --N 10000}`); a row with `of` is one of another table before it. A model with `export` is used as
-`export_model.py` writes it; `classifier.onnx` is the model `classifier` as an ONNX file, runs/<name>/classifier.onnx.
+`uses` maps the flags of a script to models. Optional keys are `data`, `sigmas`, for an evaluation `script`
+(default: evaluate.py) and, for a table, `folder` (`.`: results/<name>) and `flags_at`, more flags for some sigma
+(`{0.25: --N 10000}`). A row with `of` is a row of an earlier table. A model with `export` is used as `export_model.py`
+writes it. `classifier.onnx` stands for the model `classifier` as an ONNX file, runs/<name>/classifier.onnx.
 """
 
 from __future__ import annotations
