@@ -435,6 +435,8 @@ def test_bad_requests():
             pgd(model, x - 1, y, eps=torch.tensor([eps]))
     with pytest.raises(ValueError, match="Linf and L2, not L1"):
         pgd(model, x - 1, y, 0.1, "L1")
+    with pytest.raises(ValueError, match="needs an eps"):
+        run_attack("FGSM", model, x - 1, y, How("Linf", None, 1))
     for arguments, word in (
         (("PGM", None, None, None, None), "--attack PGM: unknown; known are FGSM, PGD, DDN, HSJ, QEBA"),
         (("FGSM", "L2", None, None, None), "--norm L2: FGSM knows Linf"),
