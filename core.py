@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -22,7 +23,16 @@ from torch import Tensor
 from smoothing.bounds import lower_confidence_bound
 from smoothing.engine import certify_images, count_votes
 from smoothing.noise import KINDS, Noise, slack
-from smoothing.rules import ABSTAIN, Certificate, FixedDraws, PlannedDraws, Question, SequentialDraws
+from smoothing.rules import (
+    ABSTAIN,
+    GROUP_RULES,
+    Certificate,
+    FixedDraws,
+    PlannedDraws,
+    Question,
+    Rule,
+    SequentialDraws,
+)
 
 
 class Smooth:
@@ -34,7 +44,9 @@ class Smooth:
         num_classes: K.
         sigma: standard deviation of the noise, > 0.
         seed: the noise of draw j on image `index` depends on (seed, sigma, index, j) and on nothing else: not on
-            `batch_size`, not on which images were certified before.
+            `batch_size`, not on which images were certified before. A certificate holds with probability 1 - alpha for
+            an image that was fixed before the seed was known; whoever knows the seed can choose an image whose draws
+            happen to agree. By default the seed is therefore a secret one from the operating system, kept in `seed`.
         noise: `float` as published, or `exact`, which makes the certificate hold in floating point; then images must
             hold 8-bit values and what is certified is f behind a rounding to 8 bits (see `smoothing.noise`).
 
@@ -48,7 +60,7 @@ class Smooth:
         base_classifier: Callable[[Tensor], Tensor],
         num_classes: int,
         sigma: float,
-        seed: int = 0,
+        seed: int | None = None,
         noise: str = "float",
     ) -> None:
         if not (sigma > 0 and math.isfinite(sigma)):
@@ -60,12 +72,15 @@ class Smooth:
         self.base_classifier = base_classifier
         self.num_classes = num_classes
         self.sigma = sigma
-        self.seed = seed
+        self.seed = secrets.randbits(63) if seed is None else seed
         self.noise = noise
+        self._unnumbered = itertools.count(1)
 
     # ---- as published: one image, n draws --------------------------------------------------------------------------
 
-    def certify(self, x: Tensor, n0: int, n: int, alpha: float, batch_size: int, index: int = 0) -> tuple[int, float]:
+    def certify(
+        self, x: Tensor, n0: int, n: int, alpha: float, batch_size: int, index: int | None = None
+    ) -> tuple[int, float]:
         """CERTIFY of Cohen et al. 2019: with probability at least 1 - alpha over the draws, g answers the returned
         class everywhere within the returned L2 radius of x; or (ABSTAIN, 0.0).
 
@@ -75,7 +90,8 @@ class Smooth:
             n: fresh draws that bound its probability.
             alpha: failure probability.
             batch_size: draws per call of f.
-            index: which image this is, for the noise.
+            index: which image this is, for the noise: the same index, the same draws. By default every call has draws
+                of its own.
         """
         _check(n0, n, alpha, batch_size)
         noise = self._noise(x, index)
@@ -90,7 +106,7 @@ class Smooth:
             return c_hat_a, self.sigma * float(norm.ppf(p_a_bar))
         return Smooth.ABSTAIN, 0.0
 
-    def predict(self, x: Tensor, n: int, alpha: float, batch_size: int, index: int = 0) -> int:
+    def predict(self, x: Tensor, n: int, alpha: float, batch_size: int, index: int | None = None) -> int:
         """PREDICT of Cohen et al. 2019: the class g(x) with probability at least 1 - alpha of being right, or ABSTAIN.
 
         Arguments as in `certify`.
@@ -98,7 +114,7 @@ class Smooth:
         _check(1, n, alpha, batch_size)
         return decide(self._sample_under_noise(self._noise(x, index), 0, n, batch_size), alpha)
 
-    def sample(self, x: Tensor, n: int, batch_size: int, index: int = 0) -> np.ndarray:
+    def sample(self, x: Tensor, n: int, batch_size: int, index: int | None = None) -> np.ndarray:
         """SAMPLEUNDERNOISE of Cohen et al. 2019: int `[K]` votes of f(x + n) over n draws, those of `predict`."""
         _check(1, n, 0.5, batch_size)
         return self._sample_under_noise(self._noise(x, index), 0, n, batch_size)
@@ -111,9 +127,11 @@ class Smooth:
             counts += count_votes(self.base_classifier, batch, self.num_classes)[0]
         return counts
 
-    def _noise(self, x: Tensor, index: int) -> Noise:
+    def _noise(self, x: Tensor, index: int | None) -> Noise:
         if x.ndim != 3:
             raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
+        if index is None:
+            index = -next(self._unnumbered)  # below zero: no index that is given is likely to be the same
         return Noise(x, self.sigma, self.seed, index, self.noise)
 
     def _noises(self, images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Noise]]:
@@ -136,23 +154,28 @@ class Smooth:
         radii: Sequence[float] | None = None,
         radius_tol: float | None = None,
         groups: Sequence[Sequence[int]] = (),
+        group_rule: str = "vote",
     ) -> Iterator[tuple[int, Certificate]]:
         """Certify (index, image `[C, H, W]`) pairs, several in one forward pass; yields (index, certificate), roughly
         in the order of `images`, as soon as each is done. All images have one shape.
 
         Args:
-            n0, alpha, batch_size: as in `certify`.
+            n0: as in `certify`; with `radii` a pilot whose first draws all agree is shorter.
+            alpha, batch_size: as in `certify`.
             n: the most draws after the n0 that one image may take.
             radii: stop drawing for an image as soon as each of these (ascending, L2 on the pixel scale) is proved or
-                out of reach (`SequentialDraws`).
+                has become improbable (`SequentialDraws`).
             radius_tol: plan the number of draws instead, so that about `radius_tol · sigma` of the radius is lost
                 against n draws (`PlannedDraws`). With neither, all n are drawn, and the class and radius are those of
-                `certify`.
+                `certify` (with `groups`: but for a class outside the group that won).
             groups: a partition of the classes, such as (tumours, healthy); every certificate then also holds the group
-                and the radius within which no perturbation moves g's vote out of it.
+                and the radius within which no perturbation moves the answer out of it.
+            group_rule: whose answer that is: `vote`, that of the groups (each by the sum of its classes' votes; the
+                class is named only if it belongs to the group that won), or `class`, the class g(x).
 
         Each certificate holds with probability at least 1 - alpha, its group's likewise, both with 1 - 2 alpha. With
-        `radii` or `radius_tol` an image's pilot may choose the runner-up bound (Cohen et al. 2019, theorem 1).
+        `radii` or `radius_tol` the class is proved by the margin bound (`smoothing.rules.margin_successes`), which is
+        never below that of `certify`.
         """
         _check(n0, n, alpha, batch_size)
         if radii is not None and radius_tol is not None:
@@ -161,13 +184,14 @@ class Smooth:
         first = next(stream, None)
         if first is None:
             return
-        question = Question(
-            self.sigma,
-            alpha,
-            tuple(tuple(members) for members in groups),
-            runner_up=radii is not None or radius_tol is not None,
-            slack=slack(self.noise, self.sigma, first[1].shape.numel()),
-        )
+        parts = tuple(tuple(members) for members in groups)
+        if parts and sorted(itertools.chain(*parts)) != list(range(self.num_classes)):
+            raise ValueError(f"groups must hold each of the classes 0 to {self.num_classes - 1} once, got {parts}")
+        if group_rule not in GROUP_RULES:
+            raise ValueError(f"group_rule must be one of {', '.join(GROUP_RULES)}, got {group_rule!r}")
+        lowered = slack(self.noise, self.sigma, first[1].shape.numel())
+        question = Question(self.sigma, alpha, parts, group_rule, lowered)
+        rule: Rule
         if radii is not None:
             rule = SequentialDraws(question, n, radii)
         elif radius_tol is not None:

@@ -4,6 +4,7 @@
 #   ./run.sh                                       procedural phantom MRI; minutes on two CPU cores
 #   ./run.sh --dataset Brain_Tumor --source DIR    the real images (DIR holds Training/ and Testing/)
 #   further flags: --protocol official|stratified, --device cpu|cuda, --outdir DIR (default runs/<dataset>)
+#   LOCKED=1 ./run.sh                              with the exact versions behind the committed results
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 called_from=$PWD
@@ -22,7 +23,7 @@ dataset=Phantom_MRI protocol=() device=auto source=() out=
 while [ $# -gt 0 ]; do
     case "$1" in
         --dataset | --source | --protocol | --device | --outdir) [ $# -gt 1 ] || usage "run.sh: $1 needs a value" ;;
-        -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;;
         *) usage "run.sh: unknown flag $1 (see ./run.sh --help)" ;;
     esac
     case "$1" in

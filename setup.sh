@@ -1,5 +1,5 @@
 # Sourced by run.sh and test.sh: make .venv beside this file and install requirements.txt into it, once.
-# PYTHON chooses the interpreter (default: python3).
+# PYTHON chooses the interpreter (default: python3). LOCKED=1 installs the exact versions of requirements-lock.txt instead.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv="$root/.venv"
@@ -12,15 +12,26 @@ fail() {
 
 set_up() {
     local stamp="$venv/installed" wanted interpreter="${PYTHON:-python3}" log="$venv/install.log"
-    wanted=$(cksum <"$root/requirements.txt")
+    local requirements=requirements.txt least='3, 10' kind='' other="name another with PYTHON=/path/to/python3"
+    local adv_lib=('adv-lib>=0.2.8')
+    if [ "${LOCKED:-0}" != 0 ]; then
+        requirements=requirements-lock.txt least='3, 11' kind='locked '
+        adv_lib=($(grep -oE '(adv-lib|visdom)==[0-9.]+' "$root/$requirements"))
+    fi
+    # One stamp says what was installed last: locked and other versions take each other's place in .venv.
+    wanted=$kind$(cksum <"$root/$requirements")
     [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
 
-    "$interpreter" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
-        fail "Python >= 3.10 is needed: $interpreter is not; name another with PYTHON=/path/to/python3"
-    echo "→ setting up .venv (once; PyTorch is a large download): pip install -r requirements.txt"
+    if [ -x "$python" ]; then # what is there is kept
+        interpreter=$python other="delete .venv, and $other"
+    fi
+    "$interpreter" -c "import sys; sys.exit(sys.version_info < ($least))" 2>/dev/null ||
+        fail "Python >= ${least/, /.} is needed for $requirements: $interpreter is not; $other"
+    echo "→ setting up .venv (once; PyTorch is a large download): pip install -r $requirements"
     [ -x "$python" ] || "$interpreter" -m venv "$venv" ||
         fail "python -m venv failed (on Debian or Ubuntu: apt-get install python3-venv)"
-    "$python" -m pip install --disable-pip-version-check -r "$root/requirements.txt" >"$log" 2>&1 ||
+    rm -f "$stamp" # an installation that fails halfway leaves neither kind
+    "$python" -m pip install --disable-pip-version-check -r "$root/$requirements" >"$log" 2>&1 ||
         fail "$(tail -n 5 "$log")
 installation failed; the whole log is $log"
     # adv-lib needs visdom, whose last release for Python < 3.12 builds only with setuptools < 81. Older pips hand
@@ -28,7 +39,7 @@ installation failed; the whole log is $log"
     if "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
         echo 'setuptools<81' >"$venv/build-constraints.txt"
         PIP_CONSTRAINT="$venv/build-constraints.txt" PIP_BUILD_CONSTRAINT="$venv/build-constraints.txt" \
-            "$python" -m pip install --disable-pip-version-check 'adv-lib>=0.2.8' >>"$log" 2>&1 ||
+            "$python" -m pip install --disable-pip-version-check "${adv_lib[@]}" >>"$log" 2>&1 ||
             fail "$(tail -n 5 "$log")
 installation of adv-lib failed; the whole log is $log"
     fi

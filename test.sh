@@ -1,19 +1,38 @@
 #!/usr/bin/env bash
 # Set up on a bare machine with Python >= 3.10, then check style and types and run all tests, one process per core (at
-# most 4).
-# Arguments go to pytest.
+# most 4). --coverage also reports which lines no test runs. All other arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
+coverage=0 arguments=()
+for argument in "$@"; do
+    case "$argument" in --coverage) coverage=1 ;; *) arguments+=("$argument") ;; esac
+done
 set_up
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+if [ "$coverage" = 1 ]; then
+    "$python" -c 'import pytest_cov' 2>/dev/null || "$python" -m pip install --disable-pip-version-check --quiet 'pytest-cov>=7'
+    # Scripts that tests start as processes of their own, in other folders, count too: hence absolute paths.
+    mkdir -p "$venv/coverage"
+    cat >"$venv/covered.ini" <<END
+[run]
+source = $root
+omit =
+    $root/tests/*
+    $root/results/*
+    $root/runs/*
+patch = subprocess
+parallel = true
+data_file = $venv/coverage/data
+END
+    arguments+=(--cov --cov-config="$venv/covered.ini" --cov-report=term-missing:skip-covered)
+fi
 report="$(mktemp)"
 trap 'rm -f "$report"' EXIT
-"$python" -m mypy > "$report" 2>&1 &  # beside the tests: seconds, once it has seen the files
-types=$!
-failed=0
-"$python" -m pytest -n auto --maxprocesses 4 "$@" || failed=$?
+"$python" -m mypy > "$report" 2>&1 &  # beside the tests: it takes seconds once it has seen the files
+types=$! failed=0
+"$python" -m pytest -n auto --maxprocesses 4 ${arguments[@]+"${arguments[@]}"} || failed=$?
 wait "$types" || failed=1
 echo "mypy: $(cat "$report")"
 exit "$failed"

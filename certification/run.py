@@ -61,7 +61,7 @@ def certify_dataset(
 
     def line(index: int, label: int, found: Certificate) -> list:
         values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
-                  format_time(found.seconds), found.draws, "runner_up" if found.runner_up else "top"]  # fmt: skip
+                  format_time(found.seconds), found.draws, found.bound]  # fmt: skip
         if groups:
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smoothing.noise import Noise
-from smoothing.rules import Certificate, Course
+from smoothing.rules import Certificate, Course, Rule
 
 BaseClassifier = Callable[[Tensor], Tensor]
 
@@ -61,34 +62,40 @@ def fastest_batch(
 
 @dataclasses.dataclass(eq=False)
 class _Image:
-    """An image under way: how many of its draws are counted, and what they voted for."""
+    """An image under way: how many of its draws are counted, and what those since the last look voted for."""
 
     index: int
     noise: Noise
-    pilot: np.ndarray
-    counts: np.ndarray
-    course: Course | None = None
+    course: Course
+    votes: np.ndarray
     taken: int = 0
     seconds: float = 0.0
 
-    def wants(self, n0: int) -> int:
-        """Draws until the pilot is complete or until the next look."""
-        return n0 - self.taken if self.course is None else n0 + self.course.next_look - self.taken
+    @property
+    def wants(self) -> int:
+        """Draws until the next look."""
+        return self.course.wants - int(self.votes.sum())
+
+
+def coins(noise: Noise) -> np.random.BitGenerator:
+    """Random bits that depend on the image and the seed as its noise does."""
+    key = f"coins {noise.seed} {noise.sigma!r} {noise.index}"
+    return np.random.PCG64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "big"))
 
 
 def certify_images(
     base_classifier: BaseClassifier,
     num_classes: int,
     images: Iterable[tuple[int, Noise]],
-    rule: object,
+    rule: Rule,
     n0: int,
     batch_size: int,
 ) -> Iterator[tuple[int, Certificate]]:
     """Certify `images`, (index, its noise), and yield (index, certificate) as soon as each is done.
 
-    `rule` (see `smoothing.rules`) turns a pilot of `n0` draws into a course. Every forward pass has `batch_size` rows:
-    an image takes as many as it wants, the next images take the rest, zeros fill up at the very end. Memory therefore
-    depends on `batch_size` alone, and counts on nothing but each image's own draws.
+    `rule` (see `smoothing.rules`) says how many draws an image gets, a pilot of at most `n0` among them. Every forward
+    pass has `batch_size` rows: an image takes as many as it wants, the next images take the rest, zeros fill up at the
+    very end. Memory therefore depends on `batch_size` alone, and votes on nothing but each image's own draws.
     """
     waiting = iter(images)
     active: list[_Image] = []
@@ -102,9 +109,10 @@ def certify_images(
                 following = next(waiting, None)
                 if following is None:
                     break
-                zeros = np.zeros(num_classes, dtype=np.int64)
-                active.append(_Image(*following, pilot=zeros, counts=zeros.copy()))
-            share = min(room, active[position].wants(n0))
+                index, noise = following
+                votes = np.zeros(num_classes, dtype=np.int64)
+                active.append(_Image(index, noise, rule.begin(n0, coins(noise)), votes))
+            share = min(room, active[position].wants)
             shares.append((active[position], share))
             room -= share
             if room == 0:
@@ -121,7 +129,7 @@ def certify_images(
             )
         start = 0
         for image, share in shares:
-            batch[start : start + share] = image.noise.noisy(image.taken, share)
+            image.noise.noisy(image.taken, share, out=batch[start : start + share])
             start += share
         batch[start:] = 0
         owners = torch.repeat_interleave(
@@ -135,13 +143,10 @@ def certify_images(
         for (image, share), votes in zip(shares, counts, strict=True):
             image.taken += share
             image.seconds += share * per_draw
-            (image.pilot if image.course is None else image.counts)[:] += votes
-            if image.wants(n0) > 0:
+            image.votes += votes
+            if image.wants > 0:
                 continue
-            if image.course is None:
-                image.course = rule.begin(image.pilot)
-            else:
-                certificate = image.course.look(image.counts)
-                if certificate is not None:
-                    active.remove(image)
-                    yield image.index, dataclasses.replace(certificate, seconds=image.seconds)
+            certificate, image.votes = image.course.look(image.votes), np.zeros_like(image.votes)
+            if certificate is not None:
+                active.remove(image)
+                yield image.index, dataclasses.replace(certificate, seconds=image.seconds)

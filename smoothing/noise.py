@@ -10,20 +10,26 @@ leaves traces of x in the low-order bits of x + n, and a network may read them (
 `exact`: x lies on the 8-bit grid, and the base classifier that is certified is `h ∘ Q`, where Q rounds its input to
 that grid and clips it to [-k, k + 1], `k = max(1, floor(6 sigma))`. Since x = t / 255 with t whole,
 `Q(x + n) = clip(t + round(255 n)) / 255`: whole numbers, added without any rounding, so that the inputs for x and for
-x + δ (both 8-bit) are exact translations of each other. The Gaussian is drawn in float64, and what is left between
-it and the ideal one is bounded by `slack`, to be taken off every bound on a probability.
+x + δ (both 8-bit) are exact translations of each other. The whole numbers are drawn from 64 random bits each
+(`smoothing.discrete`), and what is left between them and the ideal Gaussian is bounded by `slack`, to be taken off
+every bound on a probability.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from smoothing import discrete
+
 CHUNK = 64  # part of what defines the noise, so never change it
 KINDS = ("float", "exact")
+NOISE_VERSION = 2  # of `exact`; 1 was Box–Muller in float64, rounded. Draws of two versions have nothing in common
 
 
 class Noise:
@@ -40,78 +46,91 @@ class Noise:
         self.x, self.shape, self.device = x, x.shape, x.device
         self.sigma, self.seed, self.index, self.kind = float(sigma), seed, index, kind
         if kind == "exact":
-            self.x = (x * 255).round()
-            if (self.x - x * 255).abs().max() > 1e-4:  # float32's own error is 2e-5
+            whole = (x * 255).round()
+            if (whole - x * 255).abs().max() > 1e-4:  # float32's own error is 2e-5
                 raise ValueError(
                     f"image {index}: exact noise needs 8-bit values i / 255; round them, or use float noise"
                 )
+            self.x = whole.short().permute(1, 2, 0).contiguous().permute(2, 0, 1)  # channels last, as the draws
         self._held: tuple[int, Tensor] | None = None
         self._seeds: list[int] = []
         self._taken: set[int] = set()
 
-    def noisy(self, first: int, num: int) -> Tensor:
-        """Draws first … first + num - 1 put on the image: float32 `[num, C, H, W]`."""
-        noise = self.draws(first, num)
-        if self.kind == "float":
-            return self.x + noise
-        k = max(1, int(6 * self.sigma))
-        return (self.x + noise).clamp_(-255 * k, 255 * (k + 1)).div_(255)
+    def noisy(self, first: int, num: int, out: Tensor | None = None) -> Tensor:
+        """Draws first … first + num - 1 put on the image: float32 `[num, C, H, W]`, in `out` if given."""
+        if out is None:
+            out = torch.empty((num, *self.shape), device=self.device, memory_format=torch.channels_last)
+        k, start = max(1, int(6 * self.sigma)), 0
+        for noise in self._parts(first, num):
+            part = out[start : start + len(noise)]
+            if self.kind == "float":
+                torch.add(self.x, noise, out=part)
+            else:
+                torch.div((self.x + noise).clamp_(-255 * k, 255 * (k + 1)), 255, out=part)
+            start += len(noise)
+        return out
 
     def draws(self, first: int, num: int) -> Tensor:
-        """The noise itself, `[num, C, H, W]`: n, or for `exact` the whole numbers round(255 n)."""
-        parts, position, end = [], first, first + num
-        while position < end:
-            chunk, offset = divmod(position, CHUNK)
+        """The noise itself, `[num, C, H, W]`: n, or for `exact` the whole numbers round(255 n), int16."""
+        return torch.cat(list(self._parts(first, num)))
+
+    def _parts(self, first: int, num: int) -> Iterator[Tensor]:
+        """The same draws, chunk by chunk."""
+        end = first + num
+        while first < end:
+            chunk, offset = divmod(first, CHUNK)
             if self._held is None or self._held[0] != chunk:
                 self._held = (chunk, self._chunk(chunk))
-            part = self._held[1][offset : offset + end - position]
-            parts.append(part)
-            position += len(part)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            part = self._held[1][offset : offset + end - first]
+            yield part
+            first += len(part)
 
     def generator_seed(self, chunk: int) -> int:
-        """The seed of a chunk's generator. Those of one image differ in their low 32 bits, which are all that PyTorch's
-        generator on the CPU looks at: one that would not differ from an earlier chunk's is hashed once more."""
+        """The seed of a chunk's PyTorch generator. Those of one image differ in their low 32 bits, which are all that
+        it looks at on the CPU: one that would not differ from an earlier chunk's is hashed once more."""
         for number in range(len(self._seeds), chunk + 1):
-            key, low = f"{self.seed} {self.sigma!r} {self.index} {number}", None
+            key, low = self._key(number), None
             while low is None or low in self._taken:
-                seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
+                seed = _hashed(key, 8) >> 1
                 key, low = f"{key} again", seed & 0xFFFFFFFF
             self._taken.add(low)
             self._seeds.append(seed)
         return self._seeds[chunk]
 
+    def _key(self, chunk: int) -> str:
+        return f"{self.seed} {self.sigma!r} {self.index} {chunk}"
+
     def _chunk(self, chunk: int) -> Tensor:
+        channels, *sides = self.shape
+        size = (CHUNK, *sides, channels)  # of `exact`: channels last
+        if self.kind == "exact" and self.device.type == "cpu":
+            bits = np.random.SFC64(_hashed(self._key(chunk), 16))
+            drawn = torch.from_numpy(discrete.drawn_by_table(bits, math.prod(size), self.sigma))
+            return drawn.view(size).permute(0, 3, 1, 2)
         generator = torch.Generator(device=self.device).manual_seed(self.generator_seed(chunk))
-        size = (CHUNK, *self.shape)
         if self.kind == "float":
+            size = (CHUNK, *self.shape)
             return torch.randn(size, generator=generator, device=self.device).mul_(self.sigma)
-        normal = box_muller(math.prod(size), 255 * self.sigma, generator).view(size)
-        return normal.round_().float()  # below 2^24, so float32 holds them exactly
+        uniform = torch.empty(size, dtype=torch.int64, device=self.device).random_(-(2**63), None, generator=generator)
+        return discrete.inverted(uniform, self.sigma).permute(0, 3, 1, 2)
 
 
-def box_muller(num: int, sigma: float, generator: torch.Generator) -> Tensor:
-    """`num` (a multiple of 16) float64 draws of N(0, sigma²) on the generator's device: `sqrt(-2 log(1 - u)) cos(2π v)`
-    and `… sin(2π v)` (Box and Muller 1958), from uniform u and v in turns of eight.
-
-    On the CPU these are torch.randn's own float64 draws, up to the last bit of the logarithm and the cosine, at half
-    the time on one core: torch.randn goes through them one by one.
-    """
-    u = torch.rand(num, generator=generator, device=generator.device, dtype=torch.float64).view(-1, 2, 8)
-    radius = u[:, 0].neg().log1p_().mul_(-2).sqrt_().mul_(sigma)
-    angle = u[:, 1] * (2 * math.pi)
-    torch.mul(radius, angle.cos(), out=u[:, 0])
-    torch.mul(radius, angle.sin(), out=u[:, 1])
-    return u.view(num)
+def _hashed(key: str, size: int) -> int:
+    """A whole number of `size` bytes."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=size).digest(), "big")
 
 
 def slack(kind: str, sigma: float, dimension: int) -> float:
-    """By how much a probability under the drawn noise may differ from that under the ideal Gaussian; 0 for `float`,
-    where it is not bounded but ignored, as published.
+    """What is to be taken off a lower bound on a probability, for images of `dimension` = C·H·W pixels, so that the
+    certificate holds in spite of the draws not being exactly Gaussian; 0 for `float`, where that is not bounded but
+    ignored, as published.
 
-    Per pixel, `round(255 σ z)` falls into another bin than the ideal variable only if z is within its own error of a
-    bin's edge. Float64 Box–Muller and the product err by a few units of 2^-52 relative to |z|, so the total variation
-    per pixel is at most about `Σ_edges φ(z) |z| 2^-52 · few ≈ 255 σ · 2^-52 · few`; the tail cut off beyond |z| = 8.5
-    is 2^-53. Bounded here by `2^-48 (1 + 255 σ)`: 16 units, for each of the `dimension` = C·H·W pixels.
+    Two noises with independent pixels, each within a total variation of ε (`discrete.distance`; the generator's bits
+    count as uniform and independent), give every event probabilities that differ by at most s = C·H·W·ε. That counts
+    twice: at x, where draws are counted while the theorem speaks of ideal noise; and at the perturbed image, where g
+    answers from draws too. With 2s off, the certificate is one for g with ideal noise and for g as it is drawn: by
+    s too small a bound moves the answer's probability at the radius h σ by at least s. For one bound `a = Φ(h)`:
+    `d/dt Φ(Φ⁻¹(a + t) - h) = exp(h Φ⁻¹(a + t) - h²/2) >= exp(h²/2) >= 1`. For a pair, `2 h = Φ⁻¹(a) - Φ⁻¹(b)`:
+    `d/dt [Φ(Φ⁻¹(a + t) - h) - Φ(Φ⁻¹(b - t) + h)]` is by the means' inequality at least `2 exp(h²/2) >= 2`.
     """
-    return 0.0 if kind == "float" else dimension * 2.0**-48 * (1 + 255 * sigma)
+    return 0.0 if kind == "float" else 2 * dimension * discrete.distance(sigma)

@@ -1,164 +1,202 @@
 """What is claimed of an image, and how many draws are taken for it.
 
-A *pilot* of n0 draws chooses the hypothesis: the class A, the group G, and whether A is compared with the runner-up.
-The draws after it, and they alone, prove radii. A rule decides how many there are:
+A *pilot* of n0 draws chooses the hypothesis: the class A and the group G. The draws after it, and they alone, prove
+radii. Every claim rests on one count of successes: each draw succeeds with some probability p, and p > Φ(r/σ) proves
+the radius r. A rule decides how many draws there are:
 
 - `FixedDraws`: n, as published (Cohen et al. 2019);
-- `PlannedDraws`: as many as the pilot says are needed to lose little radius against N draws (two-stage sampling);
-- `SequentialDraws`: until every radius of interest is proved or out of reach, never more than N.
+- `PlannedDraws`: as many as the pilot says are needed to lose little radius against n draws (two-stage sampling);
+- `SequentialDraws`: until every radius of interest is proved or out of reach, never more than n.
 
 Counts are int arrays `[K]` of votes per class.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from smoothing.bounds import (
-    AnytimeBound,
-    log_e_value,
-    lower_confidence_bound,
-    probability_grid,
-    upper_confidence_bound,
-)
+from smoothing.boundaries import boundaries, claim_counts, looks, spent
+from smoothing.bounds import lower_confidence_bound, upper_confidence_bound
 
+RULE_VERSION = 2  # of what a TSV's draws and radii depend on; 1 had an e-process and the runner-up bound
 ABSTAIN = -1
-FUTILE = 1e-3  # level at which a radius counts as out of reach; giving up costs power, never soundness
-LOOK = 64  # draws between looks, at first
-LAST_LOOK = 0.75  # of alpha, kept for all N draws where a radius is tight
+GROUP_RULES = ("vote", "class")
+SURE = 20  # a pilot of so many draws that all agree is long enough for `SequentialDraws`
+FINE = 0.02  # sigma: steps in which radii between and beyond those of interest are reported
+ABOVE = 1 + 1e-12  # a threshold is moved up by more than its own rounding error
 
 
 @dataclass(frozen=True)
 class Certificate:
     """With probability at least 1 - alpha over the draws, the smoothed classifier answers `prediction` everywhere
-    within the L2 `radius` of the image; likewise its group vote `group` within `group_radius`. The two hold together
-    with probability at least 1 - 2 alpha. ABSTAIN and radius 0 where nothing is proved."""
+    within the L2 `radius` of the image; likewise its answer stays in `group` within `group_radius` (`Question` says
+    which answer). The two hold together with probability at least 1 - 2 alpha. ABSTAIN and radius 0 where nothing is
+    proved. `bound` is `top` (p_A alone, as published) or `margin`; `votes` are those of the draws after the pilot."""
 
     prediction: int
     radius: float
     group: int
     group_radius: float
     draws: int  # pilot included
-    runner_up: bool  # whether the runner-up bound was used
+    bound: str
+    votes: tuple[int, ...] = ()
     seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every image: sigma, alpha, the `groups` of classes (a partition of them, or none), whether the
-    `runner_up` bound may be used, and the `slack` that every bound on a probability is lowered by (the distance between
-    the noise that is drawn and exact Gaussian noise, `smoothing.noise.slack`)."""
+    """What is asked of every image: sigma, alpha, the `groups` of classes (a partition of them, or none), and the
+    `slack` that every bound on a probability is lowered by (`smoothing.noise.slack`).
+
+    `group_rule` says whose answer stays in its group. `vote`: that of the groups, by the sum of their classes' votes;
+    the class is named only if it belongs to the group that won. `class`: the answer g(x) itself, the class with most
+    votes; within the group radius no class outside the group gets as many.
+    """
 
     sigma: float
     alpha: float
     groups: tuple[tuple[int, ...], ...] = ()
-    runner_up: bool = False
+    group_rule: str = "vote"
     slack: float = 0.0
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the pilot chose: class A, the index of group G (or None), and how A's radius is proved."""
+    """What the pilot chose: class A, or None where it lies outside the group that won the vote; the index of group G,
+    or None where there are no groups."""
 
-    top: int
+    top: int | None
     group: int | None
-    runner_up: bool
 
 
-# ---- from bounds to radii --------------------------------------------------------------------------------------------
+class Rule(Protocol):
+    """How many draws an image gets. `coins` are random bits that nobody knows beforehand, as the noise."""
+
+    def begin(self, n0: int, coins: np.random.BitGenerator) -> Course: ...
 
 
-def top_radius(sigma: float, p_a: float) -> float:
-    """`σ Φ⁻¹(p_A)`, 0 up to p_A = 1/2 (Cohen et al. 2019, with p_B <= 1 - p_A)."""
-    return sigma * float(ndtri(p_a)) if p_a > 0.5 else 0.0
+# ---- from votes to successes, from probabilities to radii ------------------------------------------------------------
 
 
-def pair_radius(sigma: float, p_a: float, p_not_b: float) -> float:
-    """`σ/2 (Φ⁻¹(p_A) - Φ⁻¹(p_B))` (Cohen et al. 2019, theorem 1) with `p_not_b = 1 - p_B`, at least p_A; 0 if negative.
+def top_radius(sigma: float, p: float) -> float:
+    """`σ Φ⁻¹(p)`, 0 up to p = 1/2. For p = p_A the published radius (Cohen et al. 2019, with p_B <= 1 - p_A)."""
+    return sigma * float(ndtri(p)) if p > 0.5 else 0.0
 
-    For K >= 3 classes it also proves radii where p_A < 1/2.
+
+def margin_successes(counts: np.ndarray, heads: np.ndarray, top: int, rivals: Sequence[int]) -> int:
+    """Successes for the margin bound of class A = `top` against all `rivals`.
+
+    Theorem 1 of Cohen et al. 2019 proves the radius `σ m` with `m = (a + b)/2`, `a = Φ⁻¹(p_A)`, `b = Φ⁻¹(1 - p_B)`. For
+    m >= 0 and `t = b - m = m - a`, `Φ(m) - Φ(m - t) >= Φ(m + t) - Φ(m)`, since φ(m - u) >= φ(m + u) for u >= 0; hence
+    `Φ(m) >= (Φ(a) + Φ(b))/2 = p'`, and the radius is at least `σ Φ⁻¹(p')`, with
+
+        p' = (1 + p_A - p_B) / 2 = p_A + (1 - p_A - p_B) / 2:
+
+    the success probability of a draw that succeeds if it votes for A and, by a fair coin, if it votes for neither A nor
+    B. So one binomial bound at full alpha does what p_A and p_B need two bounds at alpha/2 for; p' is never below p_A.
+    Each rival has a test of its own and a claim needs them all. It is false only if that of the strongest rival is, a
+    fixed though unknown class: with probability alpha at most. `heads` are the coins of the votes.
     """
-    if p_a <= 0:
-        return 0.0
-    return max(0.0, sigma / 2 * float(ndtri(p_a) + ndtri(max(p_not_b, p_a))))
+    others = heads.sum() - heads[top]
+    return int(counts[top] + others - heads[list(rivals)].max())
 
 
-def events(counts: np.ndarray, hypothesis: Hypothesis, groups: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The counts that the claims rest on.
-
-    top: votes for A. not_b: votes for anything but the most frequent other class. The strongest rival c* is a fixed
-    though unknown class, and n_{c*} <= max_{c≠A} n_c: a lower bound from this count is one on 1 - p_B, without any
-    correction for the number of classes. group: votes inside G.
-    """
-    found = {"top": int(counts[hypothesis.top])}
-    if hypothesis.runner_up:
-        found["not_b"] = int(counts.sum() - np.delete(counts, hypothesis.top).max())
-    if hypothesis.group is not None:
-        found["group"] = int(counts[list(groups[hypothesis.group])].sum())
+def successes(
+    counts: np.ndarray, heads: np.ndarray, hypothesis: Hypothesis, question: Question, margin: bool = True
+) -> dict[str, int]:
+    """The successes that each claim rests on, `class` and `group`, as far as the hypothesis makes it; without `margin`
+    the class's are its votes alone, as published."""
+    top, group = hypothesis.top, hypothesis.group
+    found, classes = {}, range(len(counts))
+    if top is not None:
+        rivals = [c for c in classes if c != top]
+        found["class"] = margin_successes(counts, heads, top, rivals) if margin else int(counts[top])
+    if group is not None:
+        inside = list(question.groups[group])
+        if question.group_rule == "vote":
+            found["group"] = int(counts[inside].sum())
+        else:
+            found["group"] = margin_successes(counts, heads, top, [c for c in classes if c not in inside])
     return found
 
 
-def levels(hypothesis: Hypothesis, alpha: float) -> dict[str, float]:
-    """The error probability of each event's bound: alpha for a claim, halved where a claim rests on two bounds."""
-    share = {"top": alpha / 2, "not_b": alpha / 2} if hypothesis.runner_up else {"top": alpha}
-    return share | ({"group": alpha} if hypothesis.group is not None else {})
+def choose(pilot: np.ndarray, question: Question) -> Hypothesis:
+    """The hypothesis that the pilot's votes favour."""
+    top, groups = int(pilot.argmax()), question.groups
+    if not groups:
+        return Hypothesis(top, None)
+    own = next(i for i, members in enumerate(groups) if top in members)
+    if question.group_rule == "class":
+        return Hypothesis(top, own)
+    group = int(np.argmax([pilot[list(members)].sum() for members in groups]))
+    return Hypothesis(top if group == own else None, group)
 
 
-def radii(bounds: dict[str, float], question: Question) -> tuple[float, float]:
-    """(radius of the class, radius of the group) from lower bounds on the events' probabilities."""
-    sigma, p = question.sigma, {name: max(0.0, bound - question.slack) for name, bound in bounds.items()}
-    radius = pair_radius(sigma, p["top"], p["not_b"]) if "not_b" in p else top_radius(sigma, p["top"])
-    return radius, top_radius(sigma, p.get("group", 0.0))
-
-
-def choose(pilot: np.ndarray, question: Question, n: int) -> Hypothesis:
-    """The hypothesis that the pilot's votes favour when about `n` draws follow."""
-    top = int(pilot.argmax())
-    group = None
-    if question.groups:
-        group = int(np.argmax([pilot[list(members)].sum() for members in question.groups]))
-    plain, pair = Hypothesis(top, group, False), Hypothesis(top, group, True)
-    if not (question.runner_up and len(pilot) > 2):
-        return plain
-    # Half a vote of doubt goes to the runner-up: of a pilot that agrees we do not know how the rest would split.
-    doubtful = pilot.astype(float)
-    doubtful[int(np.argsort(pilot, kind="stable")[-2])] += 0.5
-    expected = np.rint(doubtful / doubtful.sum() * n).astype(int)
-    expected[top] += n - expected.sum()
-    wins = _fixed_radii(expected, pair, question)[0] > _fixed_radii(expected, plain, question)[0]
-    return pair if wins else plain
-
-
-def _fixed_radii(counts: np.ndarray, hypothesis: Hypothesis, question: Question) -> tuple[float, float]:
-    """Radii by Clopper–Pearson from counts whose sum was fixed beforehand."""
-    n, alphas = int(counts.sum()), levels(hypothesis, question.alpha)
-    found = events(counts, hypothesis, question.groups)
-    return radii({name: lower_confidence_bound(k, n, alphas[name]) for name, k in found.items()}, question)
-
-
-def _certificate(hypothesis: Hypothesis, found: tuple[float, float], draws: int) -> Certificate:
-    radius, group_radius = found
-    prediction = hypothesis.top if radius > 0 else ABSTAIN
-    group = hypothesis.group if group_radius > 0 else ABSTAIN
-    return Certificate(prediction, radius, group, group_radius, draws, hypothesis.runner_up)
+def toss(votes: np.ndarray, coins: np.random.BitGenerator) -> np.ndarray:
+    """How many of each class's votes get heads, int `[K]`: a fair coin for every vote."""
+    total = int(votes.sum())
+    bits = np.unpackbits(coins.random_raw(-(-total // 64)).view(np.uint8))[:total]
+    return np.bincount(np.repeat(np.arange(len(votes)), votes), bits, len(votes)).astype(int)
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
 class Course:
-    """One image under way: `next_look` says after how many draws (without the pilot) `look` is to be called with the
-    counts so far; it returns the certificate, or None if more draws are wanted."""
+    """One image under way: `wants` says how many draws `look` is to be given the votes of next; it returns the
+    certificate, or None if more are wanted."""
 
-    next_look: int
+    bound = "margin"
 
-    def look(self, counts: np.ndarray) -> Certificate | None:
+    def __init__(self, question: Question, n0: int, coins: np.random.BitGenerator) -> None:
+        self.question, self.n0, self.coins = question, n0, coins
+        self.pilot: np.ndarray = np.zeros(1, dtype=int)
+        self.hypothesis: Hypothesis | None = None
+        self.wants = n0
+
+    def look(self, votes: np.ndarray) -> Certificate | None:
+        if self.hypothesis is not None:
+            self.counts, self.heads = self.counts + votes, self.heads + toss(votes, self.coins)
+            return self.judge()
+        self.pilot = self.pilot + votes
+        self.wants = self.n0 - int(self.pilot.sum())
+        if self.wants == 0 or self.is_settled(self.pilot):
+            self.hypothesis = choose(self.pilot, self.question)
+            self.counts = self.heads = np.zeros(len(votes), dtype=int)
+            self.wants = self.plan()
+        return None
+
+    def is_settled(self, pilot: np.ndarray) -> bool:
+        """Whether a pilot that is not complete will do."""
+        return False
+
+    def plan(self) -> int:
+        """Draws until the first look after the pilot."""
         raise NotImplementedError
+
+    def judge(self) -> Certificate | None:
+        """What follows from `counts` and `heads`."""
+        raise NotImplementedError
+
+    def certificate(self, radii: dict[str, float]) -> Certificate:
+        """From the radius of each claim."""
+        radius, group_radius = radii.get("class", 0.0), radii.get("group", 0.0)
+        return Certificate(
+            prediction=self.hypothesis.top if radius > 0 else ABSTAIN,
+            radius=radius,
+            group=self.hypothesis.group if group_radius > 0 else ABSTAIN,
+            group_radius=group_radius,
+            draws=int(self.pilot.sum() + self.counts.sum()),
+            bound=self.bound,
+            votes=tuple(self.counts.tolist()),
+        )
 
 
 @dataclass(frozen=True)
@@ -168,8 +206,8 @@ class FixedDraws:
     question: Question
     n: int
 
-    def begin(self, pilot: np.ndarray) -> Course:
-        return _OneLook(choose(pilot, self.question, self.n), self.question, self.n, int(pilot.sum()))
+    def begin(self, n0: int, coins: np.random.BitGenerator) -> Course:
+        return _Fixed(self.question, n0, coins, self.n)
 
 
 @dataclass(frozen=True)
@@ -182,114 +220,130 @@ class PlannedDraws:
     n: int
     tolerance: float
 
-    def begin(self, pilot: np.ndarray) -> Course:
-        hypothesis = choose(pilot, self.question, self.n)
-        return _OneLook(hypothesis, self.question, self._plan(pilot, hypothesis), int(pilot.sum()))
-
-    def _plan(self, pilot: np.ndarray, hypothesis: Hypothesis) -> int:
-        n0, alphas = int(pilot.sum()), levels(hypothesis, self.question.alpha)
-        found = events(pilot, hypothesis, self.question.groups)
-        sizes = np.unique(np.geomspace(min(LOOK, self.n), self.n, 50).astype(int)).tolist()
-        for size in sizes:
-            if all(
-                wanted - got <= self.tolerance * self.question.sigma
-                for end in (lower_confidence_bound, upper_confidence_bound)
-                for wanted, got in zip(
-                    self._expected(found, n0, end, self.n, alphas),
-                    self._expected(found, n0, end, size, alphas),
-                    strict=True,
-                )
-            ):
-                return size
-        return self.n
-
-    def _expected(self, found: dict[str, int], n0: int, end: Callable, n: int, alphas: dict) -> tuple[float, float]:
-        bounds = {k: lower_confidence_bound(int(end(v, n0, 0.05) * n), n, alphas[k]) for k, v in found.items()}
-        return radii(bounds, self.question)
+    def begin(self, n0: int, coins: np.random.BitGenerator) -> Course:
+        return _Planned(self.question, n0, coins, self.n, self.tolerance)
 
 
 class _OneLook(Course):
-    def __init__(self, hypothesis: Hypothesis, question: Question, n: int, n0: int) -> None:
-        self.hypothesis, self.question, self.next_look, self.n0 = hypothesis, question, n, n0
+    """One look, after a number of draws that does not depend on them: Clopper–Pearson."""
 
-    def look(self, counts: np.ndarray) -> Certificate:
-        found = _fixed_radii(counts, self.hypothesis, self.question)
-        return _certificate(self.hypothesis, found, self.n0 + int(counts.sum()))
+    def judge(self) -> Certificate:
+        found = successes(self.counts, self.heads, self.hypothesis, self.question, self.bound == "margin")
+        n, alpha = int(self.counts.sum()), self.question.alpha
+        return self.certificate({claim: self.radius(lower_confidence_bound(k, n, alpha)) for claim, k in found.items()})
+
+    def radius(self, bound: float) -> float:
+        return top_radius(self.question.sigma, bound - self.question.slack)
 
 
-def is_tight(p0: float, n: int, alpha: float) -> bool:
-    """Whether `n` draws can prove p > p0, but not a fifth of them: even if all agree it takes ln(alpha) / ln(p0). There
-    a few failures decide, and the anytime bound allows markedly fewer of them than Clopper–Pearson."""
-    return 1 <= n * math.log(p0) / math.log(alpha) < 5
+class _Fixed(_OneLook):
+    bound = "top"
+
+    def __init__(self, question: Question, n0: int, coins: np.random.BitGenerator, n: int) -> None:
+        super().__init__(question, n0, coins)
+        self.n = n
+
+    def plan(self) -> int:
+        return self.n
+
+
+class _Planned(_OneLook):
+    def __init__(self, question: Question, n0: int, coins: np.random.BitGenerator, n: int, tolerance: float) -> None:
+        super().__init__(question, n0, coins)
+        self.n, self.tolerance = n, tolerance
+
+    def plan(self) -> int:
+        found = successes(self.pilot, self.pilot // 2, self.hypothesis, self.question).values()
+        ends = [end(k, self.n0, 0.05) for k in found for end in (lower_confidence_bound, upper_confidence_bound)]
+        sizes = np.unique(np.geomspace(min(64, self.n), self.n, 50).astype(int)).tolist()
+        lost = self.tolerance * self.question.sigma
+        return next(
+            size for size in sizes if all(self._proved(p, self.n) - self._proved(p, size) <= lost for p in ends)
+        )
+
+    def _proved(self, p: float, n: int) -> float:
+        """The radius that `n` draws prove if a part p of them succeeds."""
+        return self.radius(lower_confidence_bound(int(p * n), n, self.question.alpha))
 
 
 class SequentialDraws:
-    """Draw until each radius of `targets` (ascending, on the pixel scale) is proved or out of reach, for the class and
-    for the group, or until there are `n` draws.
+    """Draw until each radius of `targets` (ascending, on the pixel scale) is proved or given up, for the class and for
+    the group, or until there are `n` draws.
 
-    Every bound is an `AnytimeBound`, so the radius reported when the rule stops is proved at that moment: at least the
-    largest target claimed, and more where the counts happen to show more. If the pilot leaves hope for a target that is
-    tight for n draws (`is_tight`), `LAST_LOOK` of alpha is kept for one Clopper–Pearson bound on all n, and the anytime
-    bound has the rest. The pilot proves nothing, so it may choose that.
+    Each target has a boundary of its own (`smoothing.boundaries`), which errs with probability alpha at most. A target
+    is claimed only after all smaller ones: if any claim is false, that of the smallest false target is, so that many
+    targets cost no more than one. When the rule stops, radii between the largest target claimed and the next one are
+    tried too, in steps of `FINE` sigma, against boundaries that are nowhere above the next target's: a claim of that
+    target then implies theirs, and the same argument covers them.
     """
 
     def __init__(self, question: Question, n: int, targets: Sequence[float]) -> None:
         if list(targets) != sorted(set(targets)) or not targets or targets[0] < 0:
             raise ValueError(f"radii must be >= 0 and ascending, got {' '.join(map(str, targets))}")
-        self.question, self.n, self.targets = question, n, tuple(targets)
-        self.needed = {r: float(ndtr(r / question.sigma)) + question.slack for r in targets}
-        self.tight = [r for r in targets if is_tight(self.needed[r], n, question.alpha)]
-        self.grid = probability_grid(self.needed.values())
+        self.question, self.n, self.targets, self.looks = question, n, tuple(targets), looks(n)
+        self.boundaries = boundaries(tuple(map(self.threshold, targets)), n, question.alpha)
+        self.between = functools.cache(self._between)
 
-    def begin(self, pilot: np.ndarray) -> Course:
-        return _Sequential(self, choose(pilot, self.question, self.n), pilot)
+    def threshold(self, radius: float) -> float:
+        """The success probability above which `radius` is proved."""
+        return float(ndtr(radius / self.question.sigma)) * ABOVE + self.question.slack
+
+    def begin(self, n0: int, coins: np.random.BitGenerator) -> Course:
+        return _Sequential(self, n0, coins)
+
+    def _between(self, claimed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Radii above the `claimed`-th target and below the next one `[R]`, ascending, and from how many successes each
+        is proved `[R, L]`."""
+        sigma, alpha = self.question.sigma, self.question.alpha
+        low = self.targets[claimed - 1] if claimed else -1.0
+        within = claimed < len(self.targets)
+        high = self.targets[claimed] if within else top_radius(sigma, alpha ** (1 / self.n))
+        radii = np.arange(math.floor(high / sigma / FINE) + 2) * FINE * sigma
+        radii = radii[(radii > low) & (radii < high)]
+        if not len(radii):
+            return radii, np.zeros((0, len(self.looks)), dtype=int)
+        upper = self.boundaries[min(claimed, len(self.targets) - 1)]
+        allowed = spent(upper.spending, self.n, alpha)
+        claims = claim_counts([min(1.0, self.threshold(r)) for r in radii], self.n, allowed)
+        if within:
+            claims[(claims > upper.claim).any(axis=1)] = upper.claim
+        return radii, claims
 
 
 class _Sequential(Course):
-    def __init__(self, rule: SequentialDraws, hypothesis: Hypothesis, pilot: np.ndarray) -> None:
-        self.rule, self.hypothesis, self.n0 = rule, hypothesis, int(pilot.sum())
-        self.bounds, self.last = {}, {}  # of each event: the anytime bound, and the alpha of the last look
-        hoped, hoped_group = self._hoped(events(pilot, hypothesis, rule.question.groups), self.n0)
-        for event, alpha in levels(hypothesis, rule.question.alpha).items():
-            hope = hoped_group if event == "group" else hoped
-            self.last[event] = LAST_LOOK * alpha if any(reaches(hope, r) for r in rule.tight) else 0.0
-            self.bounds[event] = AnytimeBound(rule.grid, alpha - self.last[event])
-        self.next_look = min(LOOK, rule.n)
+    def __init__(self, rule: SequentialDraws, n0: int, coins: np.random.BitGenerator) -> None:
+        super().__init__(rule.question, n0, coins)
+        self.rule, self.looked, self.claimed = rule, 0, {"class": 0, "group": 0}
+        self.wants = min(SURE, n0)
 
-    def look(self, counts: np.ndarray) -> Certificate | None:
-        rule, n = self.rule, int(counts.sum())
-        found = events(counts, self.hypothesis, rule.question.groups)
-        bounds = {event: bound.update(found[event], n) for event, bound in self.bounds.items()}
-        if n == rule.n:
-            bounds = {e: max(bounds[e], lower_confidence_bound(found[e], n, self.last[e])) for e in bounds}
-        proved, hoped = radii(bounds, rule.question), self._hoped(found, n)
-        claims = ["top", "group"] if "group" in found else ["top"]
-        if n == rule.n or all(
-            self._settled(claim, found, n, r, h) for claim, r, h in zip(claims, proved, hoped, strict=False)
-        ):
-            return _certificate(self.hypothesis, proved, self.n0 + n)
-        # In steps of LOOK at first, then of a tenth of what was drawn: looking is cheap, but not free.
-        self.next_look = min(rule.n, n + LOOK * max(1, n // (10 * LOOK)))
+    def is_settled(self, pilot: np.ndarray) -> bool:
+        return int(pilot.max()) == int(pilot.sum())
+
+    def plan(self) -> int:
+        return int(self.rule.looks[0])
+
+    def judge(self) -> Certificate | None:
+        look, self.looked = self.looked, self.looked + 1
+        found = successes(self.counts, self.heads, self.hypothesis, self.question)
+        boundaries, settled = self.rule.boundaries, True
+        for claim, count in found.items():
+            while self.claimed[claim] < len(boundaries) and count >= boundaries[self.claimed[claim]].claim[look]:
+                self.claimed[claim] += 1
+            if self.claimed[claim] < len(boundaries):
+                settled &= bool(count < boundaries[self.claimed[claim]].futile[look])
+        if settled or self.looked == len(self.rule.looks):
+            return self.certificate({claim: self._radius(claim, count, look) for claim, count in found.items()})
+        self.wants = int(self.rule.looks[look + 1] - self.rule.looks[look])
         return None
 
-    def _hoped(self, found: dict[str, int], n: int) -> tuple[float, float]:
-        """The radii (class, group) that counts among `n` draws do not rule out."""
-        return radii({event: upper_confidence_bound(k, n, FUTILE) for event, k in found.items()}, self.rule.question)
-
-    def _settled(self, claim: str, found: dict[str, int], n: int, proved: float, hoped: float) -> bool:
-        """Whether the next radius to be claimed, if any, is out of reach: implausible, or not to be proved even if all
-        draws that are left voted for it."""
-        open_targets = [r for r in self.rule.targets if not reaches(proved, r)]
-        if not open_targets:
-            return True
-        target = open_targets[0]
-        if not reaches(hoped, target):
-            return True
-        if claim == "top" and self.hypothesis.runner_up:
-            return False
-        p0, best = self.rule.needed[target], found[claim] + self.rule.n - n
-        anytime = log_e_value(best, n - found[claim], p0) >= self.bounds[claim].threshold
-        return not anytime and lower_confidence_bound(best, self.rule.n, self.last[claim]) < p0
+    def _radius(self, claim: str, count: int, look: int) -> float:
+        """The largest radius that is proved."""
+        claimed, least = self.claimed[claim], top_radius(self.question.sigma, 0.5 * ABOVE)  # at 0: not to abstain
+        radii, claims = self.rule.between(claimed)
+        proved = int(np.append(count >= claims[:, look], False).argmin())
+        if proved:
+            return max(least, float(radii[proved - 1]))
+        return max(least, self.rule.targets[claimed - 1]) if claimed else 0.0
 
 
 def reaches(radius: float, target: float) -> bool:

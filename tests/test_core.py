@@ -12,7 +12,7 @@ from scipy.stats import binom, binomtest, chi2, norm
 from core import Smooth, decide
 from smoothing.bounds import lower_confidence_bound
 from smoothing.engine import fastest_batch
-from smoothing.noise import CHUNK, Noise, box_muller, slack
+from smoothing.noise import CHUNK, Noise, slack
 
 
 def linear(weight: torch.Tensor, bias: float):
@@ -58,7 +58,7 @@ def test_linear_classifier_has_the_closed_form_radius(sigma):
     x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2))
     exact = 1.2 * sigma
     bias = (exact * weight.norm() - (weight * x).sum()).item()
-    prediction, radius = Smooth(linear(weight, bias), 2, sigma).certify(x, 100, 20_000, 0.001, 500)
+    prediction, radius = Smooth(linear(weight, bias), 2, sigma, seed=0).certify(x, 100, 20_000, 0.001, 500)
     assert prediction == 1
     assert exact * 0.93 < radius <= exact
 
@@ -74,7 +74,7 @@ def test_radius_is_the_formula():
 def test_abstains_on_a_coin():
     """On the decision boundary each class has probability 1/2: neither certify nor predict may answer."""
     weight = torch.ones(1, 4, 4)
-    smoothed = Smooth(linear(weight, 0.0), 2, 0.25)
+    smoothed = Smooth(linear(weight, 0.0), 2, 0.25, seed=0)
     x = torch.zeros(1, 4, 4)
     assert smoothed.certify(x, 100, 1000, 0.001, 100) == (Smooth.ABSTAIN, 0.0)
     assert smoothed.predict(x, 1000, 0.001, 100) == Smooth.ABSTAIN
@@ -82,7 +82,7 @@ def test_abstains_on_a_coin():
 
 def test_false_certificates_are_rarer_than_alpha():
     """p_A = 1/2 exactly: any certificate is false. 400 images at alpha = .05: 20 expected at most, sd 4.4."""
-    smoothed = Smooth(linear(torch.ones(1, 2, 2), 0.0), 2, 0.25)
+    smoothed = Smooth(linear(torch.ones(1, 2, 2), 0.0), 2, 0.25, seed=0)
     x = torch.zeros(1, 2, 2)
     answers = [smoothed.certify(x, 10, 100, 0.05, 110, index)[0] for index in range(400)]
     assert sum(answer != Smooth.ABSTAIN for answer in answers) <= 20 + 4 * math.sqrt(400 * 0.05 * 0.95)
@@ -131,10 +131,10 @@ def test_noise_depends_on_seed_sigma_image_and_draw_alone(kind):
 
 def test_no_two_chunks_of_an_image_have_one_generator():
     """PyTorch's on the CPU looks at 32 bits of its seed. Of this image chunks 542 and 1292 had the same ones."""
-    noise = Noise(ZEROS, 0.25, 0, 2136, "exact")
+    noise = Noise(ZEROS, 0.25, 0, 2136)
     first, second = noise.draws(1292 * CHUNK, CHUNK), noise.draws(542 * CHUNK, CHUNK)
     assert not torch.equal(first, second)
-    assert torch.equal(first, Noise(ZEROS, 0.25, 0, 2136, "exact").draws(1292 * CHUNK, CHUNK))
+    assert torch.equal(first, Noise(ZEROS, 0.25, 0, 2136).draws(1292 * CHUNK, CHUNK))
     low = [noise.generator_seed(chunk) & 0xFFFFFFFF for chunk in range(20_000)]
     assert len(set(low)) == len(low)
 
@@ -151,25 +151,15 @@ def test_noise_is_gaussian_and_fresh():
         seen.append(x.clone())
         return torch.eye(2)[torch.zeros(len(x), dtype=torch.long)]
 
-    Smooth(f, 2, 0.5).certify(torch.zeros(1, 3, 3), 100, 100, 0.01, 50)
+    Smooth(f, 2, 0.5, seed=0).certify(torch.zeros(1, 3, 3), 100, 100, 0.01, 50)
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert len(first) == len(second) == 100
     assert not torch.isclose(first[:, None], second[None]).flatten(2).all(dim=2).any()
 
 
-@pytest.mark.parametrize("scale", [63.75, 255.0])
-def test_box_muller_draws_what_torch_draws_one_by_one(scale):
-    """The oracle: torch.randn's float64 draws on the CPU, equal but for the last bits, and once rounded the same."""
-    ours, theirs = torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
-    drawn = box_muller(16 * 5000, scale, ours)
-    expected = torch.randn(16 * 5000, generator=theirs, dtype=torch.float64) * scale
-    assert (drawn - expected).abs().max() < 1e-12 * scale
-    assert torch.equal(drawn.round(), expected.round())
-
-
 def test_certificate_does_not_depend_on_the_batch():
     weight = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(3))
-    smoothed = Smooth(linear(weight, 0.6), 2, 0.25)
+    smoothed = Smooth(linear(weight, 0.6), 2, 0.25, seed=0)
     x = torch.full((1, 4, 4), 0.1)
     assert len({smoothed.certify(x, 100, 1000, 0.001, batch, 5) for batch in (7, 64, 1100)}) == 1
 
@@ -220,7 +210,7 @@ def test_exact_noise_has_the_distribution_of_rounded_gaussian_noise():
     values = Noise(torch.zeros(1, 50, 50), sigma, 0, 0, "exact").draws(0, 100).flatten()
     below = norm.cdf(torch.arange(-12.5, 13).numpy() / (255 * sigma))
     expected = torch.tensor(below[1:] - below[:-1]) * len(values)
-    observed = torch.histc(values, bins=25, min=-12.5, max=12.5)
+    observed = torch.histc(values.float(), bins=25, min=-12.5, max=12.5)
     assert expected.min() > 50
     statistic = ((observed - expected) ** 2 / expected).sum().item()
     assert statistic < chi2.ppf(1 - 1e-4, 24)
@@ -239,7 +229,7 @@ def test_float_noise_leaks_and_exact_noise_does_not():
         return torch.nn.functional.one_hot((~(small & fine).flatten(1).any(dim=1)).long(), 2).float()
 
     def certify(image, noise):
-        return Smooth(f, 2, sigma, noise=noise).certify(image, 100, 1000, 0.001, 100)
+        return Smooth(f, 2, sigma, seed=0, noise=noise).certify(image, 100, 1000, 0.001, 100)
 
     (at_black, radius), (at_grey, _) = certify(black, "float"), certify(grey, "float")
     assert (at_black, at_grey) == (0, 1)
@@ -257,12 +247,11 @@ def test_exact_noise_wants_eight_bit_images_in_range():
 
 def test_slack_is_small_and_taken_off():
     assert slack("float", 1.0, 10**6) == 0
-    assert 0 < slack("exact", 1.0, 3 * 224 * 224) < 1e-6
+    assert 0 < slack("exact", 1.0, 3 * 224 * 224) < 1e-10
     always = Smooth(lambda x: torch.eye(2)[torch.zeros(len(x), dtype=torch.long)], 2, 1.0, noise="exact")
     _, radius = always.certify(torch.zeros(3, 64, 64), 10, 1000, 0.001, 100)
-    p_a_bar = 0.001 ** (1 / 1000)
-    assert norm.ppf(p_a_bar) - radius > 1e-7
-    assert radius == pytest.approx(norm.ppf(p_a_bar - slack("exact", 1.0, 3 * 64 * 64)), abs=1e-9)
+    p_a_bar = lower_confidence_bound(1000, 1000, 0.001)
+    assert radius == norm.ppf(p_a_bar - slack("exact", 1.0, 3 * 64 * 64)) < norm.ppf(p_a_bar)
 
 
 # ---- many images -----------------------------------------------------------------------------------------------------
@@ -280,7 +269,7 @@ def images_and_plane(count: int, seed: int = 3):
 
 def test_many_images_with_fixed_draws_are_certified_as_one_by_one():
     images, f, _ = images_and_plane(7)
-    smoothed = Smooth(f, 2, 0.25)
+    smoothed = Smooth(f, 2, 0.25, seed=0)
     for batch in (1, 13, 64, 500):
         found = dict(smoothed.certify_images(enumerate(images), 20, 300, 0.01, batch))
         assert sorted(found) == list(range(7))
@@ -292,7 +281,7 @@ def test_many_images_with_fixed_draws_are_certified_as_one_by_one():
 @pytest.mark.parametrize("options", [{"radii": (0, 0.1, 0.25)}, {"radius_tol": 0.2}], ids=["sequential", "planned"])
 def test_certificates_depend_neither_on_the_batch_nor_on_company(options):
     images, f, _ = images_and_plane(9)
-    smoothed = Smooth(f, 2, 0.25, noise="exact")
+    smoothed = Smooth(f, 2, 0.25, seed=0, noise="exact")
 
     def certify(chosen, batch):
         return dict(smoothed.certify_images(((i, images[i]) for i in chosen), 30, 800, 0.01, batch, **options))
@@ -308,7 +297,7 @@ def test_certificates_depend_neither_on_the_batch_nor_on_company(options):
 @pytest.mark.parametrize("noise", ["float", "exact"])
 def test_no_radius_exceeds_the_distance_to_the_plane(options, noise):
     images, f, distances = images_and_plane(60)
-    found = dict(Smooth(f, 2, 0.25, noise=noise).certify_images(enumerate(images), 50, 2000, 0.001, 250, **options))
+    found = dict(Smooth(f, 2, 0.25, 0, noise).certify_images(enumerate(images), 50, 2000, 0.001, 250, **options))
     certified = 0
     for i, distance in enumerate(distances):
         if found[i].prediction != Smooth.ABSTAIN:
@@ -318,7 +307,7 @@ def test_no_radius_exceeds_the_distance_to_the_plane(options, noise):
     assert certified > 20
 
 
-def test_two_planes_the_runner_up_bound_stays_below_the_exact_radius():
+def test_two_planes_the_margin_bound_stays_below_the_exact_radius():
     """Class 0 right of x_0 = .2; left of it class 1 above x_1 = .5 and class 2 below. The probabilities are products of
     normal distribution functions, so the exact radius is found by walking outwards until class 0 has lost."""
 
@@ -327,9 +316,9 @@ def test_two_planes_the_runner_up_bound_stays_below_the_exact_radius():
         return torch.stack([left - 0.2, torch.where(up > 0, 0.0, -9.0), torch.where(up > 0, -9.0, 0.0)], dim=1)
 
     sigma, x = 0.5, torch.tensor([[[0.2, 0.5]]])
-    smoothed = Smooth(f, 3, sigma)
+    smoothed = Smooth(f, 3, sigma, seed=0)
     ((_, found),) = smoothed.certify_images([(0, x)], 100, 20_000, 0.001, 500, radii=(0, 0.05, 0.1))
-    assert found.runner_up  # p_0 = 1/2: by p_A alone nothing can be certified
+    assert found.bound == "margin"  # p_0 = 1/2: by p_A alone nothing can be certified
     assert found.prediction == 0
     exact = min(
         r
@@ -367,7 +356,7 @@ def test_prototypes_attacked_within_the_certified_radius_never_flip():
         return torch.zeros(4).index_add(0, votes, weights) / weights.sum()
 
     points = torch.tensor([[0.25, 0.25], [0.75, 0.35], [0.5, 0.5], [0.4, 0.7], [0.9, 0.9]])
-    smoothed = Smooth(f, 4, sigma)
+    smoothed = Smooth(f, 4, sigma, seed=0)
     pairs = ((i, point.view(1, 1, 2)) for i, point in enumerate(points))
     found = dict(smoothed.certify_images(pairs, 100, 5000, 0.001, 500, radius_tol=0.02, groups=groups))
     angles = torch.linspace(0, 2 * math.pi, 72)
@@ -421,8 +410,64 @@ def test_bad_sigma(sigma):
 def test_votes_can_be_decided_for_groups_of_classes():
     """Three classes that share one group's votes: no class leads, the group does."""
     x = torch.zeros(1, 2, 2)
-    smoothed = Smooth(lambda images: images.flatten(1)[:, :3], 3, 0.25)
+    smoothed = Smooth(lambda images: images.flatten(1)[:, :3], 3, 0.25, seed=0)
     counts = smoothed.sample(x, 900, 100)
     assert counts.sum() == 900
     assert smoothed.predict(x, 900, 0.001, 100) == decide(counts, 0.001) == Smooth.ABSTAIN
     assert decide(np.array([counts[:2].sum(), counts[2]]), 0.001) == 0
+
+
+def test_without_a_seed_the_noise_is_secret_and_recorded():
+    f, x = linear(torch.ones(1, 2, 2), 0.0), torch.full((1, 2, 2), 0.5)
+    first, second = Smooth(f, 2, 0.25), Smooth(f, 2, 0.25)
+    assert first.seed != second.seed
+    again = Smooth(f, 2, 0.25, seed=first.seed)
+    assert (first.sample(x, 200, 50) == again.sample(x, 200, 50)).all()
+    assert Smooth(f, 2, 0.25, seed=0).seed == 0
+
+
+def test_images_without_a_number_have_noise_of_their_own():
+    """Not that of image 0 for all of them, nor of any image that has a number."""
+    inputs = []
+
+    def f(batch: torch.Tensor) -> torch.Tensor:
+        inputs.append(batch.clone())
+        return torch.eye(2)[torch.zeros(len(batch), dtype=torch.long)]
+
+    smoothed, x = Smooth(f, 2, 0.5, seed=0), torch.full((1, 4, 4), 0.5)
+    smoothed.certify(x, 8, 8, 0.1, 8)
+    smoothed.certify(x, 8, 8, 0.1, 8)
+    smoothed.predict(x, 8, 0.1, 8)
+    for index in (0, 1, 0):
+        smoothed.certify(x, 8, 8, 0.1, 8, index=index)
+    selections = [each for each in inputs if len(each) == 8]
+    pilots = [selections[0], selections[2], selections[4], selections[5], selections[7]]
+    assert not any(torch.equal(a, b) for i, a in enumerate(pilots) for b in pilots[:i])
+    assert torch.equal(selections[5], selections[9])  # the same index: the same draws
+
+
+def test_who_knows_the_seed_finds_a_false_certificate():
+    """Why a service must not let its seed be known. f ignores all but one pixel; changing the others changes nothing
+    about g, but (here: by another index, as the pixels of a file give it one) the draws. Of 6,000 such images at p just
+    below 1/2 some are certified all the same: for each image alone that has probability alpha at most, for the best of
+    many it is all but certain in the end. With a seed that is not known it cannot be aimed at."""
+    sigma, alpha, p = 0.25, 0.05, 0.499
+    edge = 0.5 - sigma * float(norm.ppf(p))  # P(x_0 + n > edge) = p at x_0 = 1/2
+    smoothed = Smooth(lambda x: torch.stack([edge - x[:, 0, 0, 0], x[:, 0, 0, 0] - edge], dim=1), 2, sigma, seed=0)
+    x = torch.full((1, 1, 1), 0.5)
+    found = smoothed.certify_images(((i, x) for i in range(600)), 20, 100, alpha, 1000, radii=(0.0,))
+    false = sum(certificate.prediction == 1 for _, certificate in found)
+    assert 0 < false <= binom.isf(1e-4, 600, alpha)
+
+
+@pytest.mark.parametrize("groups", [((0, 1),), ((0, 1), (1, 2)), ((0,), (1, 2, 3)), ((0,), (1, 1), (2,))])
+def test_groups_must_be_a_partition_of_the_classes(groups):
+    smoothed = Smooth(lambda x: x.flatten(1)[:, :3], 3, 0.25)
+    with pytest.raises(ValueError, match="each of the classes 0 to 2 once"):
+        list(smoothed.certify_images([(0, torch.zeros(1, 2, 2))], 10, 100, 0.01, 10, groups=groups))
+
+
+def test_group_rule_is_one_of_two():
+    smoothed = Smooth(lambda x: x.flatten(1)[:, :2], 2, 0.25)
+    with pytest.raises(ValueError, match="vote, class"):
+        list(smoothed.certify_images([(0, torch.zeros(1, 2, 2))], 10, 100, 0.01, 10, group_rule="sum"))
