@@ -21,9 +21,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-import cli
-import files
 from benchmarks.passes import milliseconds
+from common import cli, files
 from models import autocast, bf16_is_fast, frozen, hardware, load_model, prepare, select_device
 from models.denoisers import NAFBlock, NAFNet, NAFNet4
 
