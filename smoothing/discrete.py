@@ -69,7 +69,7 @@ def thresholds(sigma: float) -> np.ndarray:
         raise ValueError(f"sigma {sigma:g}: exact noise goes up to {LARGEST_SIGMA}; use float noise")
     upper: list[int] = []  # T_0, T_1, …; T_{-1-j} is -T_j
     width = 1 / (255 * Fraction(sigma))
-    with decimal.localcontext(prec=50):
+    with decimal.localcontext(prec=40):
         while (threshold := round(_central(width * (len(upper) + Fraction(1, 2))) * 2**64)) < 2**63:
             upper.append(threshold)
     positive = np.array(upper, dtype=np.int64)
@@ -77,12 +77,12 @@ def thresholds(sigma: float) -> np.ndarray:
 
 
 def _central(z: Fraction) -> Decimal:
-    """`Φ(z) - 1/2` for z >= 0 to 40 digits: `φ(z) (z + z³/3 + z⁵/(3·5) + …)`, whose terms are all positive."""
+    """`Φ(z) - 1/2` for z >= 0 to 30 digits: `φ(z) (z + z³/3 + z⁵/(3·5) + …)`, whose terms are all positive."""
     if z > 14:
         return Decimal("0.5")  # Φ(-14) is below 2^-146
     z = Decimal(z.numerator) / Decimal(z.denominator)
     total, term, odd, square = z, z, 1, z * z
-    while term > total * Decimal("1e-42"):
+    while term > total * Decimal("1e-32"):
         odd += 2
         term *= square / odd
         total += term
@@ -92,9 +92,9 @@ def _central(z: Fraction) -> Decimal:
 def distance(sigma: float) -> float:
     """The total variation between a draw from uniform bits and `round(255 n)`, at most.
 
-    Each of the J thresholds that there are is off by half a unit of 2^-64, by its rounding (and by the error of 40
-    digits, nothing beside that); moving one moves as much probability between two neighbours. One that is missing would
-    round to ±2^63: no more than half a unit lies beyond the first of these on either side, and goes to the last draw
-    that there is. Together `(J + 2) 2^-65`.
+    Each of the J thresholds that there are is off by half a unit of 2^-64, by its rounding, and moving one moves as
+    much probability between two neighbours. One that is missing would round to ±2^63: no more than half a unit lies
+    beyond the first of these on either side, and goes to the last draw that there is. That makes `(J + 2) 2^-65`; one
+    more is for the error of 30 digits.
     """
-    return (len(thresholds(sigma)) + 2) * 2.0**-65
+    return (len(thresholds(sigma)) + 3) * 2.0**-65

@@ -165,6 +165,7 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
         assert row["draws/image"] <= 10 + row["N"]
     timed, scaled = result["images per hour"]
     assert 0 < timed["model share"] < 1
+    assert all(result["noise, ns/value"][kind] > 0 for kind in ("float", "exact"))
     assert scaled["scaled"]
     assert scaled["images/h"] == pytest.approx(3.6e6 / (timed["ms/draw"] * scaled["draws/image"]))
     assert np.sum(result["votes"]["counts"], axis=1).tolist() == [20, 20, 20]
