@@ -125,12 +125,13 @@ def slack(kind: str, sigma: float, dimension: int) -> float:
     certificate holds in spite of the draws not being exactly Gaussian; 0 for `float`, where that is not bounded but
     ignored, as published.
 
-    Two noises with independent pixels, each within a total variation of ε (`discrete.distance`; the generator's bits
-    count as uniform and independent), give every event probabilities that differ by at most s = C·H·W·ε. That counts
-    twice: at x, where draws are counted while the theorem speaks of ideal noise; and at the perturbed image, where g
-    answers from draws too. With 2s off, the certificate is one for g with ideal noise and for g as it is drawn: by
-    s too small a bound moves the answer's probability at the radius h σ by at least s. For one bound `a = Φ(h)`:
-    `d/dt Φ(Φ⁻¹(a + t) - h) = exp(h Φ⁻¹(a + t) - h²/2) >= exp(h²/2) >= 1`. For a pair, `2 h = Φ⁻¹(a) - Φ⁻¹(b)`:
-    `d/dt [Φ(Φ⁻¹(a + t) - h) - Φ(Φ⁻¹(b - t) + h)]` is by the means' inequality at least `2 exp(h²/2) >= 2`.
+    Of two noises with independent pixels, each within a total variation of ε (`discrete.distance`; the generator's bits
+    count as uniform and independent), the means of a function with values in [0, 1], such as a draw's success, differ
+    by at most s = C·H·W·ε. That counts twice: at x, where draws are counted while the theorem speaks of ideal noise;
+    and at the perturbed image, where g, too, answers from draws. With 2s off, the certificate is one for g with ideal
+    noise and for g as it is drawn. For let `a = Φ(h)` be the bound less 2s, so that h σ is the radius. The ideal mean
+    at x is at least a + s; at the perturbed image at least `Φ(Φ⁻¹(a + s) - h)`, for Φ⁻¹ of a smoothed mean changes by
+    no more than the distance over σ (Salman et al. 2019, lemma 2); and that is at least 1/2 + s, since it is 1/2 at s =
+    0 and its derivative by s, `exp(h Φ⁻¹(a + s) - h²/2) >= exp(h²/2)`, is never below 1.
     """
     return 0.0 if kind == "float" else 2 * dimension * discrete.distance(sigma)

@@ -173,6 +173,17 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     assert [row["N"] for row in result["replayed"]] == [40, 80]
 
 
+def test_engine_benchmark_runs(pipeline, data_dir, tmp_path):
+    run_script("benchmarks.engine", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
+               "--data_dir", data_dir, "--images", 2, "--draws", 5, "--seconds", 0.001,
+               "--outfile", tmp_path / "b.json")  # fmt: skip
+    result = json.loads((tmp_path / "b.json").read_text())
+    assert result["engine, us/draw"] > 0
+    for rows in result["votes"].values():
+        assert [row["of"] for row in rows] == [10] * 16
+        assert (rows[0]["batch"], rows[0]["company"], rows[0]["threads"], rows[0]["other votes"]) == (64, "own", 1, 0)
+
+
 def test_attacks(pipeline, data_dir, tmp_path, capsys):
     run_script(
         "benchmarks.attacks",
