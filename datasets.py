@@ -18,12 +18,12 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from common import files
 from imaging.catalogue import DatasetInfo, dataset_info, dataset_name
@@ -48,8 +48,9 @@ class Manifest:
     def digest(self) -> str:
         """Fingerprint: equal digests mean the same images in the same splits, made square in the same way.
 
-        The table's own, which holds the pixels as they were read (with `window`), and --fit where it is not the
-        default."""
+        It is that of the table, which covers the pixels as they were read (with `window`), and of --fit if that is not
+        the default.
+        """
         table, fit = files.sha256(self.path), self.info.fit
         return table if fit == FITS[0] else hashlib.sha256(f"{table} {fit}".encode()).hexdigest()
 
@@ -59,7 +60,7 @@ class Manifest:
         return DatasetInfo.from_plain(self.settings["info"])
 
     def described(self) -> dict[str, Any]:
-        """What a checkpoint that is trained on these images keeps of them."""
+        """The description of these images that a checkpoint stores."""
         return {"dataset": self.settings["dataset"], "manifest": self.digest, "info": self.settings["info"]}
 
     def split(self, name: str) -> list[dict[str, str]]:
@@ -70,8 +71,9 @@ class Manifest:
 def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | None = None) -> Manifest:
     """Read `data_dir/name/manifest.csv`.
 
-    Raises FileNotFoundError if the data set was not prepared, ValueError if the manifest is damaged, its table and its
-    settings are not of one run, or it was made with another `protocol` than the one asked for (None: whichever it is).
+    Raises FileNotFoundError if the data set is not prepared. Raises ValueError if the manifest is damaged, its table
+    and its settings are from different runs, or it was made with another `protocol` than the given one (None accepts
+    both).
     """
     name = dataset_name(name)
     path = Path(data_dir) / name / "manifest.csv"
@@ -93,8 +95,10 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     if settings.get("version", 1) > MANIFEST_VERSION:
         raise ValueError(f"{settings_path}: written by a newer version of these scripts; {how}")
     if settings.get("sha256") not in (None, files.sha256(path)):
-        raise ValueError(f"{path}: is not the table that {settings_path.name} beside it was written for (written "
-                         f"halfway, or changed by hand); {how}")  # fmt: skip
+        raise ValueError(
+            f"{path}: is not the table that {settings_path.name} beside it was written for (written "
+            f"halfway, or changed by hand); {how}"
+        )
     labels = {str(label) for label in range(len(settings["info"]["classes"]))}
     for row in rows:
         if row["label"] not in labels and not row["excluded"]:
@@ -104,17 +108,29 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     return Manifest(path, rows, settings)
 
 
+class Images(Protocol):
+    """Images that are read one at a time, uint8 `[C, H, W]`."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
 class ImageDataset(Dataset):
     """The images of one split: `dataset[i]` is (image float32 `[C, H, W]` in [0, 1], label int).
 
     `rows[i]` is the manifest's row of image i (its path, class, group …), `labels` an int64 tensor `[N]`. Image i is
-    number i · `step` of its split: of attacked images there may be only every so many.
+    number i · `step` of its split: of attacked images there may be only every `step`-th.
     """
 
     def __init__(
-        self, name: str, split: str, manifest: Manifest, rows: list[dict[str, str]], pixels: np.ndarray, at: list[int],
+        self,
+        name: str,
+        split: str,
+        manifest: Manifest,
+        rows: list[dict[str, str]],
+        pixels: np.ndarray | Images,
+        at: list[int],
         step: int = 1,
-    ):  # fmt: skip
+    ):
         self.name, self.split, self.manifest, self.rows, self.step = name, split, manifest, rows, step
         self.info = manifest.info
         self.labels = torch.tensor([int(row["label"]) for row in rows], dtype=torch.int64)
@@ -134,8 +150,8 @@ class ImageDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Many at once, as a DataLoader asks for a batch: read and converted together."""
         at = [self._at[i] for i in indices]
-        mapped = isinstance(self._pixels, np.ndarray)  # attacked images are files, read one at a time
-        pixels = self._pixels[at] if mapped else np.stack([self._pixels[i] for i in at])
+        held = self._pixels  # of attacked images these are files, read one at a time
+        pixels = held[at] if isinstance(held, np.ndarray) else np.stack([held[i] for i in at])
         images = torch.from_numpy(pixels).float().div_(255)
         return list(zip(images, self.labels[list(indices)].tolist(), strict=True))
 
@@ -143,7 +159,7 @@ class ImageDataset(Dataset):
         """For a worker process that is spawned: where the pixels lie, for it to map, in place of all of them."""
         held = self.__dict__.copy()
         if isinstance(self._pixels, np.memmap):
-            held["_pixels"] = Path(self._pixels.filename)
+            held["_pixels"] = Path(str(self._pixels.filename))
         return held
 
     def __setstate__(self, held: dict[str, Any]) -> None:
@@ -163,9 +179,10 @@ def get_dataset(
 ) -> ImageDataset:
     """The images of `split` (train, val or test) resized to `image_size`² with `channels` 1 (grey) or 3 (RGB).
 
-    `origins` is what the models that will see them were trained on: file → (data set, digest of its manifest). Raises
-    FileNotFoundError if the data set was not prepared or an image has gone, ValueError on an unknown name, split,
-    protocol, size or number of channels, an empty split, or a model that was trained on another split of this data set.
+    `origins` holds the training data of the models that will see them: file → (data set, digest of its manifest).
+    Raises FileNotFoundError if the data set is not prepared or an image is missing. Raises ValueError on an unknown
+    name, split, protocol, size or number of channels, an empty split, or a model that was trained on another split of
+    this data set.
     """
     if split not in SPLITS:
         raise ValueError(f"--split {split}: must be one of {', '.join(SPLITS)}")
@@ -191,7 +208,7 @@ def get_dataset(
 
 
 def get_loader(
-    dataset: Dataset,
+    dataset: ImageDataset | Subset,
     batch: int,
     train: bool = False,
     workers: int = 0,
@@ -235,7 +252,7 @@ def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: i
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError):
-        raise ValueError(f"{path}: damaged; delete it, and it is made anew") from None
+        raise ValueError(f"{path}: damaged; delete it, and the next run rebuilds it") from None
 
 
 def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: DatasetInfo) -> None:
@@ -250,7 +267,7 @@ def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: D
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; if the images were moved, run prepare_data.py again") from None
         if hashlib.sha256(image.tobytes()).hexdigest() != rows[index]["sha256"]:
-            raise ValueError(f"{path}: is not the image any more that prepare_data.py found there; run it again")
+            raise ValueError(f"{path}: is not the image any more that prepare_data.py read; run prepare_data.py again")
         out[index] = to_array(image, out.shape[-1], out.shape[1], info.fit)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from common import cli, files
 from datasets import get_dataset, get_loader
 from imaging.catalogue import dataset_info
-from models import autocast, build, load_model, names, origins, prepare, takes
+from models import DEFAULT_DENOISER, autocast, build, load_model, names, origins, prepare, takes
 from models.measurements import MEASUREMENTS, measurement
 from training import flags, losses, validation
 from training.augmentation import random_affine
@@ -29,13 +29,14 @@ from training.noise import add_fixed_noise, add_noise, noise_range
 from training.run_directory import RunDirectory
 
 # New networks, unless flags say otherwise.
-NEW = {"model": "denoiser", "arch": "nafnet", "channels": 3, "latent": 576,
-       "measurement": "undersampled", "acceleration": 4.0}  # fmt: skip
+NEW = {"model": "denoiser", "channels": 3, "latent": 576, "measurement": "undersampled", "acceleration": 4.0}
+ARCHS = {"denoiser": DEFAULT_DENOISER, "reconstructor": "nafnet"}
 # Of which kinds of network a flag says something.
 ONLY_OF = {"arch": ("denoiser", "reconstructor"), "latent": ("autoencoder",), "measurement": ("reconstructor",),
            "acceleration": ("reconstructor",)}  # fmt: skip
-# Peak learning rates: at that of a denoiser a reconstructor diverges (Brain Tumor MRI, epoch 7).
-RATES = {"denoiser": 1.5e-3, "autoencoder": 1.5e-3, "reconstructor": 5e-4}
+# Peak learning rates: of denoisers measured (results/benchmarks/denoisers.md), and at theirs a reconstructor diverges
+# (Brain Tumor MRI, epoch 7).
+RATES = {"nafnet4": 3e-3, "denoiser": 1.5e-3, "autoencoder": 1.5e-3, "reconstructor": 5e-4}
 
 
 def get_args_parser() -> cli.Parser:
@@ -49,7 +50,8 @@ def get_args_parser() -> cli.Parser:
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"],
                        help="what to train (default: denoiser, or what the checkpoint holds)")  # fmt: skip
-    model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor (default: nafnet)")
+    model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor "
+                       "(default: {denoiser}; of a reconstructor {reconstructor})".format(**ARCHS))  # fmt: skip
     model.add_argument("--measurement", choices=MEASUREMENTS, help="that a new reconstructor is given: lines of "
                        "k-space (default: undersampled), or random projections")  # fmt: skip
     model.add_argument("--acceleration", type=cli.positive_float, help="of it: numbers per measured one (default: 4)")
@@ -61,7 +63,7 @@ def get_args_parser() -> cli.Parser:
     flags.add_noise_flag(model)
     flags.add_training_flags(
         parser,
-        lr="{denoiser:g}; of a reconstructor {reconstructor:g}".format(**RATES),
+        lr="{nafnet4:g} of nafnet4; others {denoiser:g}, a reconstructor {reconstructor:g}".format(**RATES),
         epochs=40,
         weight_decay=1e-4,
         dataset_help="name of a prepared data set (default: the checkpoint's, else Phantom_MRI)",
@@ -94,6 +96,7 @@ def train(args: argparse.Namespace) -> None:
                 raise ValueError(f"--{name}: says nothing of --model {args.model}, only of {' and '.join(kinds)}")
         for name, value in NEW.items():
             setattr(args, name, getattr(args, name) or value)
+        args.arch = args.arch or ARCHS.get(args.model)
         start = {"dataset": "Phantom_MRI"}
         args.image_size = args.image_size or dataset_info(args.dataset or start["dataset"], args.data_dir).image_size
         describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
@@ -107,7 +110,8 @@ def train(args: argparse.Namespace) -> None:
         if args.noise_sd != [flags.NOISE_SD]:
             raise ValueError(f"--noise_sd: is of denoisers; --model {args.model} is trained without")
         args.noise_sd = [0.0]
-    args.lr = args.lr or RATES[args.model]
+    of_arch = args.model == "denoiser" and args.arch in RATES
+    args.lr = args.lr or RATES[args.arch if of_arch else args.model]
     noise_sd = noise_range(args.noise_sd)
     args.dataset = args.dataset or start["dataset"]
 

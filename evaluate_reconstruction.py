@@ -1,18 +1,18 @@
-"""How near a reconstruction network comes to the image when its measurements are clean, noisy or attacked, without and
-with a denoiser in front of it.
+"""Evaluate a reconstruction network on clean, noisy and attacked measurements, with and without a denoiser before it.
 
     python evaluate_reconstruction.py --reconstructor runs/Phantom_MRI/R/best.pth.tar --noise_sd 0.1 --eps 1.0 \\
         --pretrained_denoiser runs/Phantom_MRI/R_defended/best.pth.tar --outfile runs/reconstruction.json
 
-`smoothed` is the mean over --draws reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the
-L2 ball of radius --eps on the error of the very pipeline in the row, denoiser included, without the smoothing; there is
-none of a network that may only be queried.
+It prints the error of the reconstructions against the images, and that of the `smoothed` ones: the mean over --draws
+reconstructions under noise (Zhang et al. 2022, section 5). The attack is PGD in the L2 ball of radius --eps; it attacks
+the pipeline of its row, denoiser included, without the smoothing. A black box is not attacked.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +38,30 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
     cli.reconstructor_flags(parser)
     cli.image_flags(parser)
-    parser.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: only R alone")
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.1, help="of noise and smoothing")
-    parser.add_argument("--draws", type=cli.positive_int, default=10, help="of the smoothing")
-    parser.add_argument("--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack, [0, 1] scale")
-    parser.add_argument("--steps", type=cli.positive_int, default=40, help="of the attack")
+    parser.add_argument(
+        "--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of the denoiser D (default: none, R alone)"
+    )
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.positive_float,
+        default=0.1,
+        help="standard deviation of the noise, also that of the smoothing, on the [0, 1] scale",
+    )
+    parser.add_argument(
+        "--draws",
+        type=cli.positive_int,
+        default=10,
+        help="reconstructions under noise that the smoothed one is the mean of",
+    )
+    parser.add_argument(
+        "--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack on the [0, 1] scale"
+    )
+    parser.add_argument("--steps", type=cli.positive_int, default=40, help="steps of the attack")
     parser.add_data_flags("name of a prepared data set (default: the one the network was trained on)")
-    parser.add_argument("--split", choices=["val", "test"], default="test", help="which images")
+    parser.add_argument("--split", choices=["val", "test"], default="test", help="split to evaluate")
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
-    parser.add_argument("--batch", type=cli.positive_int, default=64)
-    parser.add_argument("--outfile", type=Path, help="also write the table, with the settings, as JSON")
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images per forward pass")
+    parser.add_argument("--outfile", type=Path, help="JSON file to write the table and the settings to")
     parser.add_common_flags()
     return parser
 
@@ -81,18 +95,11 @@ def main(args: argparse.Namespace) -> None:
             if not isinstance(network, Queried):
                 disturbed["attacked"] = attack(pipeline, measured, images, args.eps, args.steps)
             for kind, x in disturbed.items():
-                with torch.inference_mode():
-                    smoothed = sum(pipeline(x + n) for n in noise[1:]) / args.draws
-                    found = [reconstruction(each.clamp(0, 1), images).tolist() for each in (pipeline(x), smoothed)]
-                errors.setdefault((title, kind), []).extend(zip(*found, strict=True))
+                errors.setdefault((title, kind), []).extend(errors_of(pipeline, x, noise[1:], images))
 
     # ---- the table ----
-    rows = []
-    for (title, kind), values in errors.items():
-        mse = np.maximum(np.array(values), 1e-10)
-        rmse, psnr = np.sqrt(mse.mean(axis=0)), (-10 * np.log10(mse)).mean(axis=0)
-        rows.append((title, kind, *(float(each[k]) for k in (0, 1) for each in (rmse, psnr))))
-    print(tabulate(rows, COLUMNS, floatfmt=(None, None, ".4f", ".2f", ".4f", ".2f")))
+    rows = [(title, kind, *summary(values)) for (title, kind), values in errors.items()]
+    print(tabulate(rows, COLUMNS, floatfmt=("g", "g", ".4f", ".2f", ".4f", ".2f")))
     print(f"{len(chosen)} images of {name} {args.split}; noise {args.noise_sd:g}, L2 budget {args.eps:g}")
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
@@ -101,6 +108,23 @@ def main(args: argparse.Namespace) -> None:
         table = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
         files.write_json(args.outfile, {"settings": settings, "images": len(chosen), "table": table})
         print(f"table: {args.outfile}")
+
+
+def errors_of(
+    pipeline: Callable[[Tensor], Tensor], x: Tensor, noise: Sequence[Tensor], images: Tensor
+) -> list[tuple[float, float]]:
+    """(squared error of the reconstruction from `x`, of the mean reconstruction under `noise`) of each image."""
+    with torch.inference_mode():
+        smoothed = functools.reduce(torch.add, [pipeline(x + n) for n in noise]) / len(noise)
+        found = [reconstruction(each.clamp(0, 1), images).tolist() for each in (pipeline(x), smoothed)]
+    return list(zip(*found, strict=True))
+
+
+def summary(squared: Sequence[tuple[float, float]]) -> list[float]:
+    """RMSE and PSNR over all images, without smoothing and with it."""
+    mse = np.maximum(np.array(squared), 1e-10)
+    rmse, psnr = np.sqrt(mse.mean(axis=0)), (-10 * np.log10(mse)).mean(axis=0)
+    return [float(each[k]) for k in (0, 1) for each in (rmse, psnr)]
 
 
 def attack(pipeline: Callable[[Tensor], Tensor], measured: Tensor, images: Tensor, eps: float, steps: int) -> Tensor:

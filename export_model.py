@@ -1,12 +1,11 @@
-"""Write a model in a form for others: a checkpoint without what only training needs, or a classifier, or a network that
-reconstructs images, as an ONNX file.
+"""Export a model: as a small checkpoint without the training state, or, a classifier or a reconstructor, as ONNX.
 
     python export_model.py --model runs/Phantom_MRI/stability/best.pth.tar --outfile stability.pth.tar
     python export_model.py --model runs/Phantom_MRI/classifier/best.pth.tar --outfile classifier.onnx
 
-A checkpoint of any network keeps its names and description and loads everywhere as before; its matrices are rounded to
-bfloat16, as inference in bfloat16 rounds them anyway, and it takes a sixth to an eighth of the space. An ONNX file is
-defended (main_ds.py --optimization_method ZO) and certified by queries alone.
+A small checkpoint loads wherever the original does and takes a sixth to an eighth of its space: its matrices are
+rounded to bfloat16, as inference in bfloat16 rounds them anyway. An ONNX file is a black box: main_ds.py
+(--optimization_method ZO) defends it and AE_DS_verify.py certifies it by queries alone.
 """
 
 from __future__ import annotations
@@ -21,9 +20,16 @@ from models.measurements import export_reconstructor
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
-    parser.add_argument("--model", "--classifier", type=Path, required=True,
-                        help="checkpoint; for ONNX of a classifier or a reconstructor")  # fmt: skip
-    parser.add_argument("--outfile", type=Path, required=True, help="NAME.pth.tar or NAME.onnx")
+    parser.add_argument(
+        "--model",
+        "--classifier",
+        type=Path,
+        required=True,
+        help="checkpoint to export; for ONNX it must be a classifier or a reconstructor",
+    )
+    parser.add_argument(
+        "--outfile", type=Path, required=True, help="file to write: NAME.pth.tar (checkpoint) or NAME.onnx"
+    )
     parser.add_common_flags()
     return parser
 

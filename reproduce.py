@@ -1,12 +1,13 @@
-"""Everything behind a table of results, from the raw images on: every command of a file in configs/, in order.
+"""Run every command behind a table of results, from the raw images on, in order: a file in configs/ lists them.
 
     python reproduce.py configs/brain_tumor_64.yaml --source DIR --dry_run       # print the commands
     python reproduce.py configs/brain_tumor_64.yaml --source DIR                 # run them, one after the other
     python reproduce.py configs/brain_tumor_64.yaml --source DIR --only certify  # of a kind, or by name
 
 Everything is written below the current folder. Start in an empty one (python ../reproduce.py ../configs/…): networks
-trained anew are not those whose certificates lie in results/, and AE_DS_verify.py goes on with no others' file.
-Each command is printed before it runs, so that it can be run alone. Interrupted, the same call goes on where it was.
+trained anew are not those whose certificates lie in results/, and AE_DS_verify.py raises an error rather than add to
+the certificates of another network. Each command is printed before it runs, so that it can be run alone. After an
+interruption, the same call resumes.
 With Snakemake several run at a time (workflow/Snakefile).
 """
 
@@ -27,10 +28,20 @@ from workflow.jobs import jobs
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("grid", type=Path, metavar="GRID.yaml", help="what depends on what (workflow/jobs.py)")
-    parser.add_argument("--source", metavar="DIR", help="the raw images, as for prepare_data.py")
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
-                        help="only jobs whose name holds all of these, as data, certify or table")  # fmt: skip
+    parser.add_argument(
+        "grid",
+        type=Path,
+        metavar="GRID.yaml",
+        help="file in configs/ that says what depends on what (its format: workflow/jobs.py)",
+    )
+    parser.add_argument("--source", metavar="DIR", help="folder of the raw images, as for prepare_data.py")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="run only the jobs whose name holds all of these words, as data, certify or table",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
     parser.add_common_flags()
     return parser
@@ -54,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
             continue
         done = subprocess.run([sys.executable, *command])
         if done.returncode:
-            raise ValueError(f"{job.name}: ended with exit code {done.returncode}; what it said is above")
+            raise ValueError(f"{job.name}: failed with exit code {done.returncode}; its error message is above")
 
 
 if __name__ == "__main__":

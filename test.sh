@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set up on a bare machine with Python >= 3.10, then check style and run all tests, one process per core (at most 4).
-# --coverage also reports which lines no test runs. All other arguments go to pytest.
+# Set up on a bare machine with Python >= 3.10, then check style and types and run all tests, one process per core (at
+# most 4). --coverage also reports which lines no test runs. All other arguments go to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
@@ -28,4 +28,11 @@ data_file = $venv/coverage/data
 END
     arguments+=(--cov --cov-config="$venv/covered.ini" --cov-report=term-missing:skip-covered)
 fi
-exec "$python" -m pytest -n auto --maxprocesses 4 ${arguments[@]+"${arguments[@]}"}
+report="$(mktemp)"
+trap 'rm -f "$report"' EXIT
+"$python" -m mypy > "$report" 2>&1 &  # beside the tests: it takes seconds once it has seen the files
+types=$! failed=0
+"$python" -m pytest -n auto --maxprocesses 4 ${arguments[@]+"${arguments[@]}"} || failed=$?
+wait "$types" || failed=1
+echo "mypy: $(cat "$report")"
+exit "$failed"

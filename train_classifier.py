@@ -23,15 +23,20 @@ from training.run_directory import RunDirectory
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
-    model.add_argument("--arch", default="resnet18", help="any torchvision classifier")
-    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64; CIFAR10 32, MNIST 28)")
-    model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
-    model.add_argument("--weights", help="file of torchvision weights to start from; nothing is downloaded")
+    model.add_argument("--arch", default="resnet18", help="any classifier of torchvision")
     model.add_argument(
-        "--noise_sd", type=cli.non_negative_float, default=0.0, help="Gaussian noise on the [0, 1] scale"
+        "--image_size", type=cli.positive_int, help="input size in pixels (default: 64; CIFAR10 32, MNIST 28)"
     )
-    model.add_argument("--label_smoothing", type=cli.share, default=0.1, help="of the cross-entropy")
-    model.add_argument("--mixup", type=cli.non_negative_float, default=0.0, help="strength of mixup (0: none)")
+    model.add_argument("--channels", type=int, choices=[1, 3], default=3, help="3: RGB, as published; 1: grey")
+    model.add_argument("--weights", help="local file of torchvision weights to start from; nothing is downloaded")
+    model.add_argument(
+        "--noise_sd",
+        type=cli.non_negative_float,
+        default=0.0,
+        help="standard deviation of Gaussian noise on training images, [0, 1] scale",
+    )
+    model.add_argument("--label_smoothing", type=cli.share, default=0.1, help="label smoothing of the cross-entropy")
+    model.add_argument("--mixup", type=cli.non_negative_float, default=0.0, help="strength of mixup; 0: none")
     flags.add_training_flags(
         parser, lr=1e-3, epochs=40, weight_decay=0.05, dataset_help="name of a prepared data set (default: Phantom_MRI)"
     )
@@ -81,8 +86,18 @@ def main(args: argparse.Namespace) -> None:
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume)
     describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "image_size": args.image_size, **manifest.described()}
-    best = fit(classifier, loss_fn, validate, "val_accuracy", train_loader, run, args, device, describe,
-               augment=random_changes if args.augment else None)  # fmt: skip
+    best = fit(
+        classifier,
+        loss_fn,
+        validate,
+        "val_accuracy",
+        train_loader,
+        run,
+        args,
+        device,
+        describe,
+        augment=random_changes if args.augment else None,
+    )
     noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
     print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 

@@ -1,6 +1,7 @@
-"""Attacks: one pure function per file, same first arguments (model, inputs, labels), and the table of all of them.
+"""Attacks: one pure function per file, all with the first arguments (model, inputs, labels), and the table of them.
 
-`generate.py` is the script that writes attacked images, `check_certificates.py` the one that attacks certified ones.
+The scripts are `generate.py`, which writes attacked images, and `check_certificates.py`, which attacks certified
+images.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ DEFAULT_EPS = {"Linf": 8 / 255, "L2": 0.5}
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """What an attack is told: `norm`, `eps` (None: find the least), `steps`, one random `generators[i]` per image, and
-    `starts`, images of all classes for those that need one to begin at."""
+    """The settings of an attack: `norm`; `eps`, its budget, or None to minimise the norm; `steps`; one random generator
+    per image, `generators[i]`; `starts`, images of all classes for attacks that begin at an image of another class."""
 
     norm: str
     eps: float | None
@@ -32,14 +33,21 @@ class How:
     generators: Sequence[torch.Generator] | None = None
     starts: Tensor | None = None
 
+    @property
+    def budget(self) -> float:
+        """`eps`, for an attack that cannot do without. Raises ValueError."""
+        if self.eps is None:
+            raise ValueError("this attack needs an eps")
+        return self.eps
+
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """`run(model, inputs, labels, how)` → images, and what it needs.
+    """`run(model, inputs, labels, how)` → images, and the properties of the attack.
 
-    `norms`: those it knows, its default first. `steps`: its default; None: it takes none. `budget`: it stays within an
-    eps; else it looks for the least norm. `gradients`: or, if False, the labels are enough. `alone`: runs image by
-    image, whatever the batch.
+    `norms`: the norms it supports, the default first. `steps`: the default number of steps; None if it takes no steps.
+    `budget`: True if it stays within an eps, False if it minimises the norm. `gradients`: False if labels are enough.
+    `alone`: True if it runs image by image, whatever the batch.
     """
 
     run: Callable[[Callable, Tensor, Tensor, How], Tensor]
@@ -60,30 +68,39 @@ def _of_library(name: str) -> Attack:
 
 
 ATTACKS: dict[str, Attack] = {
-    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.eps), ("Linf",), None, budget=True),
+    "FGSM": Attack(lambda model, x, y, how: fgsm(model, x, y, how.budget), ("Linf",), None, budget=True),
     "PGD": Attack(
-        lambda model, x, y, how: pgd(model, x, y, how.eps, how.norm, how.steps, generators=how.generators),
-        ("Linf", "L2"), 40, budget=True,
+        lambda model, x, y, how: pgd(model, x, y, how.budget, how.norm, how.steps, generators=how.generators),
+        ("Linf", "L2"),
+        40,
+        budget=True,
     ),
     "DDN": Attack(lambda model, x, y, how: ddn(model, x, y, how.steps), ("L2",), 100),
     "HSJ": Attack(
         lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts),
-        ("L2",), 20, gradients=False, alone=True,
+        ("L2",),
+        20,
+        gradients=False,
+        alone=True,
     ),
     "QEBA": Attack(
-        lambda model, x, y, how: hopskipjump(model, x, y, how.steps, how.generators, how.starts, reduction=4,
-                                             least_reach=0.1),
-        ("L2",), 20, gradients=False, alone=True,
+        lambda model, x, y, how: hopskipjump(
+            model, x, y, how.steps, how.generators, how.starts, reduction=4, least_reach=0.1
+        ),
+        ("L2",),
+        20,
+        gradients=False,
+        alone=True,
     ),
     **{name: _of_library(name) for name in LIBRARY},
-}  # fmt: skip
+}
 
 
 def settle(name: str, norm: str | None, eps: float | None, steps: int | None, max_norm: float | None) -> How:
-    """The settings of the attack called `name`, with its defaults for what is None. `eps` is for attacks with a budget,
-    `max_norm` for the others: what they find is then cut to that length.
+    """The settings of the attack called `name`; its defaults replace what is None. `eps` is for attacks with a budget.
+    `max_norm` is for the others: longer perturbations are shortened to it.
 
-    Raises ValueError that names the flag if the attack is unknown or does not know the norm.
+    Raises ValueError that names the flag if the attack is unknown or does not support the norm.
     """
     if name not in ATTACKS:
         raise ValueError(f"--attack {name}: unknown; known are {', '.join(ATTACKS)}")
@@ -98,14 +115,15 @@ def settle(name: str, norm: str | None, eps: float | None, steps: int | None, ma
 
 
 def run_attack(name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, how: How) -> Tensor:
-    """The attacked images, in [0, 1] and, where there is a limit, within it.
+    """The attacked images: in [0, 1] and, if there is a limit, within it.
 
-    Raises FloatingPointError if the model's scores or gradients are NaN: the image would be, and no budget would hold.
+    Raises FloatingPointError if the model's scores or gradients are NaN: the attacked image would be NaN too.
     """
     attacked = ATTACKS[name].run(model, inputs, labels, how).detach()
     if not attacked.isfinite().all():
-        raise FloatingPointError(f"{name}: the model's scores or gradients are NaN or infinite: check its weights, or "
-                                 "use --no-amp")  # fmt: skip
+        raise FloatingPointError(
+            f"{name}: the model's scores or gradients are NaN or infinite: check its weights, or use --no-amp"
+        )
     if how.eps is not None:
         attacked = inputs + project(inputs, attacked - inputs, per_image(how.eps, inputs), how.norm)
     return attacked.clamp(0, 1)

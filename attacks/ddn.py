@@ -13,9 +13,15 @@ from attacks.budget import check_inputs, per_image
 
 
 def ddn(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, steps: int = 100, gamma: float = 0.05,
-    init_norm: float = 1.0, levels: int | None = 256, targeted: bool = False,
-) -> Tensor:  # fmt: skip
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int = 100,
+    gamma: float = 0.05,
+    init_norm: float = 1.0,
+    levels: int | None = 256,
+    targeted: bool = False,
+) -> Tensor:
     """Algorithm 1: a step of length α_k along the gradient gives the direction, and the norm ε_k alone decides how far:
     `ε_{k+1} = (1 - γ) ε_k` where x_k is adversarial, `(1 + γ) ε_k` where not. α falls from 1 to 0.01 by a cosine.
 

@@ -24,17 +24,31 @@ from imaging.catalogue import dataset_name
 from imaging.images import read_image, to_array
 from models import Pipeline
 
-COLUMNS = ("split", "idx", "path", "source", "label", "predict_clean", "predict_attacked", "predict_saved", "success",
-           "success_saved", "l2", "linf", "queries", "seconds")  # fmt: skip
+COLUMNS = (
+    "split",
+    "idx",
+    "path",
+    "source",
+    "label",
+    "predict_clean",
+    "predict_attacked",
+    "predict_saved",
+    "success",
+    "success_saved",
+    "l2",
+    "linf",
+    "queries",
+    "seconds",
+)
 COSTS = ("queries", "seconds")
-# What may differ between the run that began a folder and the one that goes on with it.
+# Settings that may differ between the run that began a folder and the run that resumes it.
 NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier", "denoiser"}
 
 
 class AttackedFolder(files.Table):
-    """Opens `folder` for writing; `done` holds the (split, idx) that are in its manifest.
+    """Opens `folder` for writing; `done` holds the (split, idx) that its manifest lists.
 
-    Raises ValueError if it was made with other settings; with `overwrite` it is deleted and begun anew then.
+    Raises ValueError if it was made with other settings; with `overwrite` it is then deleted and begun anew.
     """
 
     def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
@@ -52,13 +66,13 @@ class AttackedFolder(files.Table):
             Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(temporary)
         self.append(split, idx, path.as_posix(), source, label, *others)
 
-    def close(self) -> None:
+    def close(self) -> None:  # type: ignore[override]  # the order of its lines is known here
         """Close the manifest, its lines in order."""
         super().close(lambda line: (SPLITS.index(line.split(",")[0]), int(line.split(",")[1])))
 
 
 def _goes_on(manifest: Path, settings: dict) -> bool:
-    """Whether a run with these settings could go on with what lies there."""
+    """Whether a run with these settings can resume the one that wrote the manifest."""
     try:
         made_with = files.read_json(files.settings_path(manifest))
     except (OSError, ValueError):
@@ -77,15 +91,22 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     with path.open(newline="", encoding="utf-8") as stream:
         rows, settings = list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
     if not {"images", "skip", "protocol", "command"} <= set(settings):
-        raise ValueError(f"{files.settings_path(path)}: is not of attacks/generate.py")
+        raise ValueError(f"{files.settings_path(path)}: was not written by attacks/generate.py")
     return rows, settings
 
 
 def open_split(args: argparse.Namespace, pipeline: Pipeline, split: str) -> ImageDataset:
     """The images of a split as the pipeline takes them. Raises what `datasets.get_dataset` does, ValueError also if the
     classifier has other classes."""
-    dataset = get_dataset(args.dataset or pipeline.dataset, split, pipeline.image_size, args.protocol,
-                          pipeline.channels, args.data_dir, pipeline.origins)  # fmt: skip
+    dataset = get_dataset(
+        args.dataset or pipeline.dataset,
+        split,
+        pipeline.image_size,
+        args.protocol,
+        pipeline.channels,
+        args.data_dir,
+        pipeline.origins,
+    )
     dataset.info.check_classes(args.classifier, pipeline.info)
     return dataset
 
@@ -101,16 +122,18 @@ def open_images(args: argparse.Namespace, pipeline: Pipeline, split: str) -> Ima
     attacked = get_attacked(name, split, pipeline.image_size, pipeline.channels, args.protocol, args.data_dir)
     originals = open_split(args, pipeline, split.partition(":")[2] or "test")
     if attacked.manifest.settings["dataset_manifest"] != originals.manifest.digest:
-        raise ValueError(f"{attacked.manifest.path}: is of another split than {originals.manifest.path} holds; make "
-                         "the images anew")  # fmt: skip
+        raise ValueError(
+            f"{attacked.manifest.path}: is of another split than {originals.manifest.path}; "
+            "run attacks/generate.py again"
+        )
     return attacked
 
 
 def get_attacked(
     name: str, split: str, image_size: int, channels: int, protocol: str | None, data_dir: Path
 ) -> ImageDataset:
-    """The attacked images that `split` names by what follows AT_ in their folder's name (`FGSM`: those of the test
-    split, `FGSM:val`: of another), as a data set whose `manifest` is the attack's.
+    """Attacked images as a data set whose `manifest` is that of the attack. `split` is the end of their folder's name
+    after AT_: `FGSM` for those of the test split, `FGSM:val` for those of another split.
 
     Raises ValueError if there are none, the folder is unfinished, or it holds images of another shape or protocol.
     """
@@ -119,19 +142,25 @@ def get_attacked(
     part, folder = part or "test", root / f"AT_{attack}"
     if part not in SPLITS or not folder.is_dir():
         present = ", ".join(sorted(each.name[3:] for each in root.glob("AT_*"))) or "none yet"
-        raise ValueError(f"--split {split}: must be train, val, test or (FGSM or FGSM:val, say) images that "
-                         f"attacks/generate.py has written to {root}: {present}")  # fmt: skip
+        raise ValueError(
+            f"--split {split}: must be train, val, test or attacked images that attacks/generate.py has written to "
+            f"{root} (as FGSM or FGSM:val): {present}"
+        )
     rows, settings = read_attacked(folder)
     rows = [row for row in rows if row["split"] == part]
     missing = set(range(0, settings["images"][part], settings["skip"])) - {int(row["idx"]) for row in rows}
     if missing:
-        raise ValueError(f"{folder}: {len(missing)} images of split {part} are missing; make them with --split {part} "
-                         f"in: {settings['command']}")  # fmt: skip
+        raise ValueError(
+            f"{folder}: {len(missing)} images of split {part} are missing; make them with --split {part} "
+            f"in: {settings['command']}"
+        )
     if protocol not in (None, settings["protocol"]):
         raise ValueError(f"{folder} was made with --protocol {settings['protocol']}, not {protocol}")
     if (settings["image_size"], settings["channels"]) != (image_size, channels):
-        raise ValueError(f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
-                         f"pipeline takes {image_size} and {channels}")  # fmt: skip
+        raise ValueError(
+            f"{folder}: holds {settings['image_size']} px and {settings['channels']} channel(s), the "
+            f"pipeline takes {image_size} and {channels}"
+        )
     pixels = _Saved([folder / row["path"] for row in rows], image_size, channels)
     manifest = AttackManifest(folder / "manifest.csv", rows, settings)
     places = list(range(len(rows)))
@@ -143,7 +172,8 @@ class AttackManifest(Manifest):
 
     @property
     def digest(self) -> str:
-        """Of these rows, without what they cost: attacking another split does not change it, nor does a slower run."""
+        """A fingerprint of these rows without their costs: neither another split in the folder nor a slower run changes
+        it."""
         kept = [{name: value for name, value in row.items() if name not in COSTS} for row in self.rows]
         return hashlib.sha256(json.dumps([self.settings["dataset_manifest"], kept]).encode()).hexdigest()
 

@@ -18,10 +18,18 @@ OUTWARD = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # how far beyond the boundar
 
 @torch.no_grad()
 def hopskipjump(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, steps: int = 20,
-    generators: Sequence[torch.Generator] | None = None, starts: Tensor | None = None, initial_evals: int = 100,
-    max_evals: int = 10_000, batch: int = 64, reduction: int = 1, least_reach: float = 0.0,
-) -> Tensor:  # fmt: skip
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    steps: int = 20,
+    generators: Sequence[torch.Generator] | None = None,
+    starts: Tensor | None = None,
+    initial_evals: int = 100,
+    max_evals: int = 10_000,
+    batch: int = 64,
+    reduction: int = 1,
+    least_reach: float = 0.0,
+) -> Tensor:
     """Algorithm 2, untargeted: at the boundary, estimate its normal from the labels of random points around, go along
     it, and search back to the boundary, `steps` times. Only `argmax` of the model's scores is used.
 
@@ -56,9 +64,16 @@ def hopskipjump(
 
 
 def _one(
-    fooled: Callable[[Tensor], Tensor], x: Tensor, steps: int, generator: torch.Generator, starts: Tensor | None,
-    initial_evals: int, max_evals: int, reduction: int, least_reach: float,
-) -> Tensor:  # fmt: skip
+    fooled: Callable[[Tensor], Tensor],
+    x: Tensor,
+    steps: int,
+    generator: torch.Generator,
+    starts: Tensor | None,
+    initial_evals: int,
+    max_evals: int,
+    reduction: int,
+    least_reach: float,
+) -> Tensor:
     if fooled(x[None]):
         return x
     start = _start(fooled, x, generator, starts)

@@ -1,9 +1,9 @@
 """The classification attacks of adv-lib (Rony and Ben Ayed) by name, behind one call.
 
-What could surprise there is handled here: images outside [0, 1] are refused by all; a targeted call of an untargeted
-attack is refused, not answered with the clean images; early stops that depend on the other images of the batch are off;
-what is random or drops images on the way runs image by image (`alone`), so that no result depends on the batch; nothing
-needs CUDA; and where an attack fails, for which most return the clean image, what it tried last is returned.
+Surprises are handled here. Images outside [0, 1] raise an error, and so does a targeted call of an untargeted attack
+(adv-lib would return the clean images). Early stops that depend on the other images of the batch are off. Attacks that
+draw random numbers or drop images run image by image (`alone`), so that no result depends on the batch. Nothing needs
+CUDA. Where an attack fails, most return the clean image; here the last attempt is returned.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ LIBRARY = {
     "FMN": Entry(_same("fmn", "Linf", "L2", "L1"), "steps", 100, "norm"),  # its L0 fails where no pixel must change
     "ALMA": Entry(_same("alma", "L2", "L1"), "num_steps", 1000, classes=3),
     "CW": Entry(
-        {"L2": "carlini_wagner_l2", "Linf": "carlini_wagner_linf"}, "max_iterations", 1000, alone=True,
+        {"L2": "carlini_wagner_l2", "Linf": "carlini_wagner_linf"},
+        "max_iterations",
+        1000,
+        alone=True,
         fixed={"abort_early": False},
     ),
     "DEEPFOOL": Entry(
@@ -68,14 +71,20 @@ LIBRARY = {
     "VFGA": Entry(_same("vfga", "L0"), "max_iter", 1000, alone=True),
     "STR": Entry(_same("str_attack", "L2"), "max_iterations", 2000, fixed={"retrain": False}),
     "PERC_AL": Entry(_same("perc_al", "CIEDE2000"), "max_iterations", 1000, alone=True),
-}  # fmt: skip
+}
 
 
 def library_attack(
-    name: str, model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, norm: str | None = None,
-    eps: float | Tensor | None = None, steps: int | None = None, generators: Sequence[torch.Generator] | None = None,
+    name: str,
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    norm: str | None = None,
+    eps: float | Tensor | None = None,
+    steps: int | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     targeted: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Run the attack that LIBRARY calls `name`; arguments as in `attacks.pgd.pgd`, None for the defaults.
 
     Raises ValueError if adv-lib is missing, inputs leave [0, 1], or the attack cannot do what is asked.
@@ -83,30 +92,14 @@ def library_attack(
     entry = LIBRARY[name]
     norm = norm or next(iter(entry.functions))
     check_inputs(inputs, eps)
-    if norm not in entry.functions:
-        raise ValueError(f"{name} knows the norm {' and '.join(entry.functions)}, not {norm}")
-    if targeted and not entry.targeted:
-        raise ValueError(f"{name} cannot be targeted")
-    if (eps is None) != (entry.eps is None):
-        raise ValueError(f"{name} needs eps" if eps is None else f"{name} minimises the norm and takes no eps")
-    if name == "PERC_AL" and inputs.shape[1] != 3:
-        raise ValueError("PERC_AL measures colours and needs RGB images")
-    arguments = {entry.steps: steps or entry.default_steps, "targeted": targeted, **entry.fixed}
-    if entry.norm:
-        arguments[entry.norm] = NORMS[norm]
-    elif name == "ALMA":
-        arguments["distance"] = norm.lower()
-    if entry.eps:
-        arguments[entry.eps] = eps
+    _must_be_able(name, norm, eps, inputs.shape[1], targeted)
     with torch.no_grad():
         answers = model(inputs)
     classes, todo = answers.shape[1], (answers.argmax(dim=1) == labels) != targeted
     if classes < entry.classes:
         raise ValueError(f"{name} needs {entry.classes} classes, the model has {classes}")
-    if name.startswith("APGD") and classes < (4 if name == "APGD_T" else 3):
-        arguments["loss_function"] = "ce"  # their ratio of logits is not defined for so few
-    if name == "PERC_AL":
-        arguments["num_classes"] = classes
+    arguments = {entry.steps: steps or entry.default_steps, "targeted": targeted, **entry.fixed}
+    arguments |= _peculiar(name, norm, eps, classes)
     function = _imported(entry.functions[norm])
     if not entry.alone:
         return _called(function, model, inputs, labels, todo, arguments)
@@ -121,10 +114,40 @@ def library_attack(
     return torch.cat(one_by_one)
 
 
+def _must_be_able(name: str, norm: str, eps: float | Tensor | None, channels: int, targeted: bool) -> None:
+    """Raises ValueError if the attack cannot do what is asked."""
+    entry = LIBRARY[name]
+    if norm not in entry.functions:
+        raise ValueError(f"{name} knows the norm {' and '.join(entry.functions)}, not {norm}")
+    if targeted and not entry.targeted:
+        raise ValueError(f"{name} cannot be targeted")
+    if (eps is None) != (entry.eps is None):
+        raise ValueError(f"{name} needs eps" if eps is None else f"{name} minimises the norm and takes no eps")
+    if name == "PERC_AL" and channels != 3:
+        raise ValueError("PERC_AL measures colours and needs RGB images")
+
+
+def _peculiar(name: str, norm: str, eps: float | Tensor | None, classes: int) -> dict[str, Any]:
+    """The arguments of one attack that others lack, or call by another name."""
+    entry = LIBRARY[name]
+    arguments: dict[str, Any] = {}
+    if entry.norm:
+        arguments[entry.norm] = NORMS[norm]
+    elif name == "ALMA":
+        arguments["distance"] = norm.lower()
+    if entry.eps:
+        arguments[entry.eps] = eps
+    if name.startswith("APGD") and classes < (4 if name == "APGD_T" else 3):
+        arguments["loss_function"] = "ce"  # their ratio of logits is not defined for so few
+    if name == "PERC_AL":
+        arguments["num_classes"] = classes
+    return arguments
+
+
 def _called(
     function: Callable, model: Callable, inputs: Tensor, labels: Tensor, todo: Tensor, arguments: dict[str, Any]
 ) -> Tensor:
-    """Call adv-lib; what comes back untouched though there was something to do is replaced by what was tried last."""
+    """Call adv-lib. An image that should be attacked and comes back unchanged is replaced by the last attempt."""
     tried = inputs  # the last images that the attack asked about, of the whole batch
 
     def watched(x: Tensor) -> Tensor:

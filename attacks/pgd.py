@@ -13,10 +13,16 @@ from attacks.randomness import normal, uniform
 
 
 def pgd(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, eps: float | Tensor, norm: str = "Linf",
-    steps: int = 40, step_size: float | None = None, generators: Sequence[torch.Generator] | None = None,
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    eps: float | Tensor,
+    norm: str = "Linf",
+    steps: int = 40,
+    step_size: float | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     targeted: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`x_{t+1} = Π(x_t + α · d(∇_x CE(model(x_t), y)))`, with d the sign (L∞) or the unit vector (L2) and Π the
     projection onto the ball of radius ε around x and onto [0, 1].
 

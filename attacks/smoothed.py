@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,9 +29,16 @@ class SmoothedModel:
     """
 
     def __init__(
-        self, base_classifier: Callable[[Tensor], Tensor], sigma: float, draws: int, shape: Sequence[int],
-        device: torch.device | str = "cpu", seed: int = 0, fresh: bool = False, batch: int = 64,
-    ) -> None:  # fmt: skip
+        self,
+        base_classifier: Callable[[Tensor], Tensor],
+        sigma: float,
+        draws: int,
+        shape: Sequence[int],
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        fresh: bool = False,
+        batch: int = 64,
+    ) -> None:
         self.base_classifier, self.sigma, self.draws, self.shape = base_classifier, sigma, draws, tuple(shape)
         self.device, self.seed, self.fresh, self.batch = device, seed, fresh, batch
         self.restart()
@@ -41,13 +49,13 @@ class SmoothedModel:
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def __call__(self, x: Tensor) -> Tensor:
-        noise = self._draw() if self.fresh else self._noise
+        noise = self._draw() if self._noise is None else self._noise
         parts = noise.split(max(1, self.batch // len(x)))
         if len(parts) > 1 and torch.is_grad_enabled():
             sums = [checkpoint(self._probabilities, x, part, use_reentrant=False) for part in parts]
         else:
             sums = [self._probabilities(x, part) for part in parts]
-        return (sum(sums) / self.draws).clamp(min=torch.finfo(torch.float32).tiny).log()
+        return (functools.reduce(torch.add, sums) / self.draws).clamp(min=torch.finfo(torch.float32).tiny).log()
 
     def _probabilities(self, x: Tensor, noise: Tensor) -> Tensor:
         """Σ_j softmax f(x + n_j) over these draws, `[B, K]`."""

@@ -28,9 +28,9 @@ class Counted:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """`model`: images `[B, C, H, W]` → scores, differentiable, and what an attack sees. `predict(images, indices)` →
-    int64 `[B]`: the answers by which it is judged, -1 where the smoothed classifier abstains. `draws`: passes of the
-    classifier per query, more than one for `smoothed`. `restart` is called before each attack."""
+    """`model` is what the attack sees: images `[B, C, H, W]` → scores, differentiable. `predict(images, indices)` →
+    int64 `[B]` gives the answers by which the attack is judged, -1 where the smoothed classifier abstains. `draws` is
+    the number of passes of the classifier per query: 1, or more for `smoothed`. Call `restart` before each attack."""
 
     model: Counted
     predict: Callable[[Tensor, Sequence[int]], Tensor]
@@ -39,9 +39,18 @@ class Target:
 
 
 def make_target(
-    pipeline: Pipeline, target: str, noise_sd: float, amp: bool, device: torch.device, seed: int, draws: int = 32,
-    fresh: bool = False, n: int = 200, alpha: float = 0.001, batch: int = 64,
-) -> Target:  # fmt: skip
+    pipeline: Pipeline,
+    target: str,
+    noise_sd: float,
+    amp: bool,
+    device: torch.device,
+    seed: int,
+    draws: int = 32,
+    fresh: bool = False,
+    n: int = 200,
+    alpha: float = 0.001,
+    batch: int = 64,
+) -> Target:
     """The target that `--target` names.
 
     base: f alone. defended: the whole pipeline, its denoiser told `noise_sd`. smoothed: g of Cohen et al. 2019 with

@@ -34,12 +34,19 @@ from models.flags import open_pipeline
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.25, help="what the denoiser is told")
-    parser.add_argument("--images", type=cli.positive_int, default=64, help="how many, in one batch")
-    parser.add_argument("--steps", type=cli.positive_int, default=20, help="of PGD and DDN")
-    parser.add_argument("--eps", type=cli.positive_float, default=8 / 255, help="of FGSM and PGD, L∞")
-    parser.add_argument("--repeats", type=cli.positive_int, default=5)
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.non_negative_float,
+        default=0.25,
+        help="noise level that the denoiser is told, on the [0, 1] scale",
+    )
+    parser.add_argument("--images", type=cli.positive_int, default=64, help="number of images, all in one batch")
+    parser.add_argument("--steps", type=cli.positive_int, default=20, help="steps of PGD and DDN")
+    parser.add_argument(
+        "--eps", type=cli.positive_float, default=8 / 255, help="L∞ budget of FGSM and PGD on the [0, 1] scale"
+    )
+    parser.add_argument("--repeats", type=cli.positive_int, default=5, help="runs of each; the fastest counts")
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file to write")
     parser.add_common_flags()
     parser.set_defaults(amp=False)  # as attacks/generate.py
     return parser

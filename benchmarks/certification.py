@@ -1,4 +1,4 @@
-"""Certification against the published loop, side by side in one run: images per hour, levers, shares, memory.
+"""Certification against the published loop, side by side in one run: images per hour, levers, shares, noise, memory.
 
     python -m benchmarks.certification --classifier runs/Phantom_MRI/classifier/best.pth.tar \\
         --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --outfile results/benchmarks/certification.json
@@ -16,6 +16,7 @@ of --published_draws noisy inputs per image to which ours (bfloat16, folded) ans
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from tqdm import tqdm
 
 from attacks.folder import open_split
 from benchmarks.memory import peak, reset_peak
-from benchmarks.passes import Levers, hardware_limit, milliseconds_per_draw, time_levers
+from benchmarks.passes import Levers, hardware_limit, milliseconds, milliseconds_per_draw, time_levers
 from benchmarks.published import certify_as_published
 from common import cli, files
 from core import Smooth
@@ -36,7 +37,7 @@ from models import DenoisedClassifier, hardware, load_model, resolve_amp, select
 from models.device import keep_freed_memory
 from models.flags import open_pipeline
 from smoothing.engine import count_votes, fastest_batch
-from smoothing.noise import Noise
+from smoothing.noise import CHUNK, KINDS, Noise
 from smoothing.rules import FixedDraws, Question, SequentialDraws, reaches
 
 
@@ -151,6 +152,18 @@ def time_published(base: Callable, num_classes: int, images: list, args: argpars
     return (time.perf_counter() - began) / len(images) / args.published_draws
 
 
+def time_noise(x: Tensor, sigma: float, seed: int, kind: str, seconds: float) -> float:
+    """Nanoseconds per value of noise, drawn and put on an image `x` `[C, H, W]`, at best."""
+    noise, starts = Noise(x, sigma, seed, 0, kind), itertools.count(0, CHUNK)
+    out = torch.empty((CHUNK, *x.shape), device=x.device, memory_format=torch.channels_last)
+
+    def draw() -> None:
+        noise.noisy(next(starts), CHUNK, out)
+        out[-1, -1, -1, -1].item()  # waits for a GPU
+
+    return 1e6 * milliseconds(draw, seconds) / out.numel()
+
+
 @torch.inference_mode()
 def votes_that_differ(ours: Callable, plain: Callable, noise: Noise, num: int, batch: int) -> int:
     """To how many of `num` noisy inputs the two answer differently."""
@@ -199,6 +212,14 @@ def main(args: argparse.Namespace) -> None:
     reset_peak(device)
     rows = [time_ours(base, num_classes, images, labels, n, args) for n in timed]
     print(f"published {published_ms:.3f} ms per draw, ours {rows[-1]['ms/draw']:.3f}")
+
+    # ---- what is not the network ----
+    result["noise, ns/value"] = {
+        kind: time_noise(images[0][1], args.sigma, args.seed, kind, args.seconds) for kind in KINDS
+    }
+    per_draw = result["noise, ns/value"]["exact"] * images[0][1].numel() / 1e6
+    print(f"{rows[-1]['model share']:.1%} of the time in the network; exact noise takes "
+          f"{result['noise, ns/value']['exact']:.2f} ns per value, {per_draw:.4f} ms per draw")  # fmt: skip
 
     # ---- where it comes from: the levers of one pass, and how far the hardware's limit is ----
     result["levers, ms/draw"] = time_levers(

@@ -33,12 +33,14 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_data_flags("name of a prepared data set")
     parser.set_defaults(dataset="Phantom_MRI")
-    parser.add_argument("--image_size", type=cli.positive_int, default=64)
-    parser.add_argument("--batch", type=cli.positive_int, default=32)
-    parser.add_argument("--epochs", type=cli.positive_int, default=5, help="of each loader; the best counts")
-    parser.add_argument("--workers", type=cli.non_negative_int, default=0, help="of ImageFolder's loader")
-    parser.add_argument("--images", type=cli.positive_int, default=1000, help="that ImageFolder decodes")
-    parser.add_argument("--outfile", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--image_size", type=cli.positive_int, default=64, help="side of the images in pixels")
+    parser.add_argument("--batch", type=cli.positive_int, default=32, help="images per batch")
+    parser.add_argument("--epochs", type=cli.positive_int, default=5, help="epochs of each loader; the fastest counts")
+    parser.add_argument("--workers", type=cli.non_negative_int, default=0, help="processes of ImageFolder's loader")
+    parser.add_argument(
+        "--images", type=cli.positive_int, default=1000, help="number of images that ImageFolder decodes"
+    )
+    parser.add_argument("--outfile", type=Path, help="JSON file to write the numbers to")
     parser.add_common_flags()
     return parser
 

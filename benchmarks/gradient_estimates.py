@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -39,14 +42,28 @@ GREY = ("RGE", "RGE_orthogonal", "RGE_antithetic", "DCT")  # coordinates of one 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
-    parser.add_argument("--images", type=cli.positive_int, default=16, help="how many, spread over the split")
-    parser.add_argument("--q", type=cli.positive_int, nargs="+", default=[12, 24, 48, 96, 192, 384])
-    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per pass")
-    parser.add_argument("--surrogates", type=Path, nargs="+", default=[], metavar="F",
-                        help="checkpoints whose gradients guide an estimate each")  # fmt: skip
-    parser.add_argument("--outdir", type=Path, required=True)
+    parser.add_argument(
+        "--noise_sd", type=cli.positive_float, default=0.25, help="standard deviation of the noise on the [0, 1] scale"
+    )
+    parser.add_argument("--images", type=cli.positive_int, default=16, help="number of images, spread over the split")
+    parser.add_argument(
+        "--q",
+        type=cli.positive_int,
+        nargs="+",
+        default=[12, 24, 48, 96, 192, 384],
+        help="numbers of directions per image",
+    )
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step size of the finite differences")
+    parser.add_argument("--zo_batch", type=cli.positive_int, default=64, help="queries per forward pass")
+    parser.add_argument(
+        "--surrogates",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="F",
+        help="checkpoints of classifiers whose gradients guide one estimate each",
+    )
+    parser.add_argument("--outdir", type=Path, required=True, help="folder to write table and figure to")
     parser.add_common_flags()
     return parser
 
@@ -59,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     classifier = classifier.requires_grad_(False)
     surrogates = load_surrogates(args.surrogates, made, device)
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
-    parts = {"DS": (args.pretrained_denoiser,)}
+    parts: dict[str, tuple[Path | None, Path | None, Path | None]] = {"DS": (args.pretrained_denoiser, None, None)}
     if args.pretrained_encoder:
         parts["AE_DS"] = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
     data = get_dataset(args.dataset or made["dataset"], args.split, size, args.protocol, channels, args.data_dir)
@@ -84,17 +101,8 @@ def main(args: argparse.Namespace) -> None:
         if space == "DS" and channels > 1:
             estimators |= {f"{name} grey": grey(ESTIMATORS[name]) for name in GREY}
         for path, surrogate in zip(args.surrogates, surrogates, strict=True):
-            estimators[f"guided by {path.parent.name}"] = guided(
-                lambda z, f=surrogate: gradient(lambda z: losses.stability(f(decode(z)), target), z)  # noqa: B023
-            )
-        directions = {
-            name: [q for q in args.q if q <= (dimension // channels if name.endswith("grey") else dimension)]
-            for name in estimators
-        }
-        if dimension <= 2 * max(args.q):
-            for name in ("CGE", "CGE_forward", "RGE_orthogonal"):
-                directions[name] = sorted({*directions[name], dimension})
-        for name, counts in directions.items():
+            estimators[f"guided by {path.parent.name}"] = guided_by(surrogate, decode, target)
+        for name, counts in directions(list(estimators), args.q, dimension, channels).items():
             for q in tqdm(counts, desc=f"{space} {name}", disable=None, leave=False):
                 generator = torch.Generator(device=device).manual_seed(args.seed)
                 block = max(1, args.zo_batch // len(z))
@@ -114,6 +122,28 @@ def main(args: argparse.Namespace) -> None:
     print(f"{len(rows)} estimates of {len(images)} images' gradients: {args.outdir}/cosine.csv, cosine.png")
 
 
+def guided_by(surrogate: nn.Module, decode: Callable[[Tensor], Tensor], target: Tensor) -> Callable:
+    """The estimator that the gradient of a surrogate guides."""
+
+    def loss(z: Tensor) -> Tensor:
+        return losses.stability(surrogate(decode(z)), target)
+
+    return guided(functools.partial(gradient, loss))
+
+
+def directions(names: list[str], counts: list[int], dimension: int, channels: int) -> dict[str, list[int]]:
+    """The numbers of directions for each estimator: those of `counts` that it can take, and all that there are, where
+    these are not many more."""
+    found = {
+        name: [q for q in counts if q <= (dimension // channels if name.endswith("grey") else dimension)]
+        for name in names
+    }
+    if dimension <= 2 * max(counts):
+        for name in ("CGE", "CGE_forward", "RGE_orthogonal"):
+            found[name] = sorted({*found[name], dimension})
+    return found
+
+
 def draw(rows: list[tuple], path: Path, synthetic: bool) -> None:
     """One panel per space: cosine against queries, a line per estimator, of one look in all of them."""
     mpl.use("Agg")
@@ -122,7 +152,7 @@ def draw(rows: list[tuple], path: Path, synthetic: bool) -> None:
 
     spaces = list(dict.fromkeys((row[0], row[1]) for row in rows))
     names = list(dict.fromkeys(row[2] for row in rows))
-    looks = dict(zip(names, itertools.product(("-", "--"), mpl.colormaps["tab10"].colors), strict=False))
+    looks = dict(zip(names, itertools.product(("-", "--"), map(mpl.colormaps["tab10"], range(10))), strict=False))
     figure, axes = plt.subplots(
         1, len(spaces), figsize=(4.5 * len(spaces) + 2, 4.2), squeeze=False, layout="constrained"
     )

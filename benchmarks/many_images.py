@@ -35,10 +35,10 @@ for images, labels in get_loader(get_dataset("Many", "train", int(sys.argv[2]), 
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
-    parser.add_argument("--images", type=cli.positive_int, default=10_000, help="how many are made")
-    parser.add_argument("--side", type=cli.positive_int, default=64, help="of them, in pixels")
-    parser.add_argument("--folder", type=Path, help="where they are made (default: the system's temporary one)")
-    parser.add_argument("--outfile", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--images", type=cli.positive_int, default=10_000, help="number of images to make")
+    parser.add_argument("--side", type=cli.positive_int, default=64, help="side of the images in pixels")
+    parser.add_argument("--folder", type=Path, help="folder to make them in (default: the system's temporary one)")
+    parser.add_argument("--outfile", type=Path, help="JSON file to write the numbers to")
     parser.add_common_flags()
     return parser
 
@@ -82,7 +82,8 @@ def watched(command: tuple[str, ...]) -> tuple[float, float]:
         held = [int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")]
         most = max([most, *(each / 1024 for each in held)])
         time.sleep(0.1)
-    said = process.stderr.read().strip().splitlines()
+    _, errors = process.communicate()
+    said = errors.strip().splitlines()
     if process.returncode:
         raise ValueError(f"{command[0]}: {(said or ['it says nothing'])[-1]}")
     return time.perf_counter() - began, most

@@ -15,9 +15,15 @@ from smoothing.rules import top_radius
 
 @torch.no_grad()
 def certify_as_published(
-    base_classifier: Callable[[Tensor], Tensor], num_classes: int, x: Tensor, sigma: float, n0: int, n: int,
-    alpha: float, batch_size: int,
-) -> tuple[int, float]:  # fmt: skip
+    base_classifier: Callable[[Tensor], Tensor],
+    num_classes: int,
+    x: Tensor,
+    sigma: float,
+    n0: int,
+    n: int,
+    alpha: float,
+    batch_size: int,
+) -> tuple[int, float]:
     """CERTIFY and SAMPLEUNDERNOISE of Cohen et al. 2019: (class or ABSTAIN, radius) of one image `[C, H, W]`."""
 
     def sample_under_noise(num: int) -> np.ndarray:

@@ -28,15 +28,27 @@ from models.small_maps import SmallMapConv2d
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("--sides", type=cli.positive_int, nargs="+", default=[2, 4, 8, 16], help="of the maps")
-    parser.add_argument("--channels", type=cli.positive_int, nargs="+", default=[64, 128, 256, 512],
-                        help="before the convolution; behind it as many, with stride 2 twice as many")  # fmt: skip
-    parser.add_argument("--images", type=cli.positive_int, nargs="+", default=[16, 128], help="in a batch")
-    parser.add_argument("--rounds", type=cli.positive_int, default=2, help="in which everybody has a turn")
     parser.add_argument(
-        "--seconds", type=cli.positive_float, default=0.1, help="of a turn, or three runs; the fastest counts"
+        "--sides", type=cli.positive_int, nargs="+", default=[2, 4, 8, 16], help="sides of the maps in pixels"
     )
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_argument(
+        "--channels",
+        type=cli.positive_int,
+        nargs="+",
+        default=[64, 128, 256, 512],
+        help="channels before the convolution; behind it there are as many, with stride 2 twice as many",
+    )
+    parser.add_argument("--images", type=cli.positive_int, nargs="+", default=[16, 128], help="images per batch")
+    parser.add_argument(
+        "--rounds", type=cli.positive_int, default=2, help="number of rounds, in each of which everybody has a turn"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=cli.positive_float,
+        default=0.1,
+        help="length of a turn, but at least three runs; the fastest counts",
+    )
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file to write")
     parser.add_common_flags()
     return parser
 

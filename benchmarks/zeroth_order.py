@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,14 +39,20 @@ from training.zeroth_order import in_batches, rge
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags()
-    parser.add_argument("--noise_sd", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
-    parser.add_argument("--batch", type=cli.positive_int, default=32, help="images")
+    parser.add_argument(
+        "--noise_sd", type=cli.positive_float, default=0.25, help="standard deviation of the noise on the [0, 1] scale"
+    )
+    parser.add_argument("--batch", type=cli.positive_int, default=32, help="number of images")
     parser.add_argument("--q", type=cli.positive_int, default=192, help="directions per image")
-    parser.add_argument("--mu", type=cli.positive_float, default=5e-3)
-    parser.add_argument("--zo_batch", type=cli.positive_int, help="queries per pass (default: as in main_ds.py)")
-    parser.add_argument("--zo_precision", choices=list(STEPS), default="float32", help="of the classifier's answers")
-    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="the fastest counts")
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_argument("--mu", type=cli.positive_float, default=5e-3, help="step size of the finite differences")
+    parser.add_argument(
+        "--zo_batch", type=cli.positive_int, help="queries per forward pass (default: as in main_ds.py)"
+    )
+    parser.add_argument(
+        "--zo_precision", choices=list(STEPS), default="float32", help="precision of the classifier's answers"
+    )
+    parser.add_argument("--repeats", type=cli.positive_int, default=3, help="runs of each; the fastest counts")
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file to write")
     parser.add_common_flags()
     return parser
 
@@ -75,13 +82,18 @@ def fastest(run: Callable[[], object], repeats: int, device: torch.device) -> fl
     return min(seconds)
 
 
+def composed(f: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """`f(decode(z))`."""
+    return f(decode(z))
+
+
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device, keep_memory=False)
     torch.backends.cudnn.allow_tf32 = args.zo_precision == "tf32"
     classifier, made = load_classifier(args.classifier, device, **described_classifier(args))
     size, channels = made["image_size"], made["arch_kwargs"]["channels"]
     args.zo_batch = args.zo_batch or max(1, PIXELS[device.type] // size**2)  # as main_ds.py
-    parts = {"DS": (args.pretrained_denoiser,)}
+    parts: dict[str, tuple[Path | None, Path | None, Path | None]] = {"DS": (args.pretrained_denoiser, None, None)}
     if args.pretrained_encoder:
         parts["AE_DS"] = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
     data = get_dataset(args.dataset or made["dataset"], args.split, size, args.protocol, channels, args.data_dir)
@@ -99,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
     plain_seconds = {}
     for space, front in fronts.items():
         plain_f, plain_front = (
-            copy.deepcopy(m).to(device, memory_format=torch.contiguous_format).eval() for m in (classifier, front)
+            copy.deepcopy(m).to(device).to(memory_format=torch.contiguous_format).eval() for m in (classifier, front)
         )
         with torch.no_grad():
             _, z, decode = run_front(plain_front, noisy, sd)
@@ -107,9 +119,8 @@ def main(args: argparse.Namespace) -> None:
         def plain_loss(points: Tensor, decode=decode, f=plain_f) -> Tensor:
             return F.cross_entropy(answers(f, decode, points), target, reduction="none")
 
-        plain_seconds[space] = fastest(
-            lambda z=z, loss=plain_loss: rge_as_published(loss, z, args.mu, args.q), args.repeats, device
-        )
+        published = functools.partial(rge_as_published, plain_loss, z, args.mu, args.q)
+        plain_seconds[space] = fastest(published, args.repeats, device)
 
     # ---- ours, in a process that keeps its freed memory ----
     if device.type == "cpu":
@@ -132,18 +143,20 @@ def main(args: argparse.Namespace) -> None:
         seconds = fastest(ours, args.repeats, device)
         memory = peak(device)
         dtype = torch.bfloat16 if args.zo_precision == "bfloat16" else torch.float32
-        limit = hardware_limit(lambda z, decode=decode: classifier(decode(z)), z[:1], dtype)
+        limit = hardware_limit(functools.partial(composed, classifier, decode), z[:1], dtype)
         queries = args.batch * (args.q + 1)
-        rows.append({
-            "z": space,
-            "numbers": z[0].numel(),
-            "queries": queries,
-            "plain ms/query": 1000 * plain_seconds[space] / queries,
-            "ours ms/query": 1000 * seconds / queries,
-            "limit ms/query": limit["ms"],  # of the arithmetic, in that precision
-            "ratio": plain_seconds[space] / seconds,
-            "peak MiB": memory,  # on the CPU with what the rows above keep
-        })  # fmt: skip
+        rows.append(
+            {
+                "z": space,
+                "numbers": z[0].numel(),
+                "queries": queries,
+                "plain ms/query": 1000 * plain_seconds[space] / queries,
+                "ours ms/query": 1000 * seconds / queries,
+                "limit ms/query": limit["ms"],  # of the arithmetic, in that precision
+                "ratio": plain_seconds[space] / seconds,
+                "peak MiB": memory,  # on the CPU with what the rows above keep
+            }
+        )
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     files.write_json(

@@ -1,8 +1,8 @@
-"""What every script's command line has in common: flags, configuration files, one-line errors, exit codes.
+"""The command line that all scripts share: flags, configuration files, one-line errors, exit codes.
 
 A script is `get_args_parser()`, `main(args)` and, under its guard, `cli.run(get_args_parser, main)`.
-Exit codes: 0 done, 1 something was wrong with the input, 2 the command line was wrong, 130 interrupted (Ctrl-C, or
-SIGTERM, which schedulers of clusters send).
+Exit codes: 0 success, 1 wrong input, 2 wrong command line, 130 interrupted (by Ctrl-C, or by SIGTERM, which the
+schedulers of clusters send).
 """
 
 from __future__ import annotations
@@ -16,49 +16,84 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 
-def amp_flag(group: argparse._ArgumentGroup) -> None:
-    """Add --amp/--no-amp; None means: bfloat16 where the hardware is fast at it."""
+# What flags can be added to: a parser, or a group of its flags.
+Flags = argparse._ActionsContainer
+
+
+def amp_flag(group: Flags) -> None:
+    """Add --amp/--no-amp; None stands for bfloat16 where the hardware is fast at it."""
     group.add_argument(
         "--amp",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="bfloat16 autocast (default: where the hardware is fast at it)",
+        help="compute in bfloat16 (default: where the hardware is fast at it)",
     )
 
 
-def classifier_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
-    """Add --classifier and what must be said of one that does not know it itself."""
-    group.add_argument("--classifier", "--base_classifier", type=Path, required=required, metavar="F",
-                       help="f: a checkpoint, an ONNX file, or package.module:function")  # fmt: skip
-    group.add_argument("--scores", choices=["logits", "probabilities", "labels"], default="logits",
-                       help="what f answers with; of a checkpoint, what it lets out")  # fmt: skip
+def classifier_flags(group: Flags, required: bool = True) -> None:
+    """Add --classifier and the flags that describe one which does not store what must be known of it."""
+    group.add_argument(
+        "--classifier",
+        "--base_classifier",
+        type=Path,
+        required=required,
+        metavar="F",
+        help="the classifier f: a checkpoint, an ONNX file, or a Python function package.module:function",
+    )
+    group.add_argument(
+        "--scores",
+        choices=["logits", "probabilities", "labels"],
+        default="logits",
+        help="what the classifier returns; for a checkpoint: what it reveals (other than logits, it is a black box)",
+    )
     image_flags(group)
 
 
-def image_flags(group: argparse._ArgumentGroup) -> None:
-    """Add the shape of images, for networks that do not know it themselves."""
-    group.add_argument("--image_size", type=positive_int, help="that a function takes (others know it)")
-    group.add_argument("--channels", type=int, choices=[1, 3], help="that a function takes (others know it)")
-
-
-def reconstructor_flags(group: argparse._ArgumentGroup, required: bool = True) -> None:
-    """Add --reconstructor and what must be said of one that does not know it itself, but for its images."""
-    group.add_argument("--reconstructor", type=Path, required=required, metavar="R",
-                       help="a network from measured images to images: a checkpoint, an ONNX file, or "
-                       "package.module:function")  # fmt: skip
+def image_flags(group: Flags) -> None:
+    """Add the shape of images, for networks that do not store it."""
     group.add_argument(
-        "--measurement", help="that a function takes: undersampled, gaussian, or package.module:function"
+        "--image_size",
+        type=positive_int,
+        help="input size in pixels; needed only if the network does not store it: a Python function, or a "
+        "file from elsewhere",
     )
-    group.add_argument("--acceleration", type=positive_float, help="of it: numbers per measured one (default: 4)")
+    group.add_argument(
+        "--channels", type=int, choices=[1, 3], help="1: grey, 3: RGB; needed only if the network does not store it"
+    )
+
+
+def reconstructor_flags(group: Flags, required: bool = True) -> None:
+    """Add --reconstructor and what it reconstructs from, for networks that do not store that."""
+    group.add_argument(
+        "--reconstructor",
+        type=Path,
+        required=required,
+        metavar="R",
+        help="the network R from measurements to images: a checkpoint, an ONNX file, or a Python function "
+        "package.module:function",
+    )
+    group.add_argument(
+        "--measurement",
+        help="what R reconstructs from: undersampled (lines of k-space), gaussian (random projections), or"
+        " a Python function package.module:function; needed only if R does not store it",
+    )
+    group.add_argument(
+        "--acceleration",
+        type=positive_float,
+        help="numbers of the image per measured number (default: 4); needed only if R does not store it",
+    )
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that never abbreviates, takes `-` for `_` in flags, reads --config, and errs in one line."""
+    """ArgumentParser without abbreviations. It takes `-` for `_` in flags, reads --config, and errs in one line."""
 
     def __init__(self, description: str | None = None, goes_on: bool = True, **kwargs) -> None:
-        """`goes_on`: interrupted, the script goes on where it was when it is called again."""
+        """`goes_on`: the same command resumes the script after an interruption."""
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **kwargs)
         self.goes_on = goes_on
@@ -66,9 +101,13 @@ class Parser(argparse.ArgumentParser):
     def add_common_flags(self) -> None:
         """Add --seed, --device and --config, which every script takes."""
         group = self.add_argument_group("common")
-        group.add_argument("--seed", type=non_negative_int, default=0, help="seed of everything random")
-        group.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda where present")
-        group.add_argument("--config", metavar="FILE.yaml", help="flags from a YAML file; the command line wins")
+        group.add_argument("--seed", type=non_negative_int, default=0, help="seed of all random numbers")
+        group.add_argument(
+            "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda if there is a GPU, else cpu"
+        )
+        group.add_argument(
+            "--config", metavar="FILE.yaml", help="read flags from a YAML file; flags on the command line override it"
+        )
 
     def add_data_flags(self, dataset_help: str) -> None:
         """Add --dataset, --data_dir and --protocol."""
@@ -77,34 +116,57 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(
             "--data_dir", type=Path, default=Path("Dataset"), help="folder that prepare_data.py wrote to"
         )
-        group.add_argument("--protocol", choices=["official", "stratified"], help="refuse a manifest of the other one")
+        group.add_argument(
+            "--protocol",
+            choices=["official", "stratified"],
+            help="raise an error if the data was split by the other protocol",
+        )
 
     def add_pipeline_flags(self, split: bool = True) -> None:
-        """Add the parts of a trained pipeline and the images that go through it; without --split where a script has
-        its own."""
+        """Add the parts of a trained pipeline and its images; `split` is False for a script with its own --split."""
         group = self.add_argument_group("pipeline")
         classifier_flags(group)
-        group.add_argument("--pretrained_denoiser", "--denoiser", type=Path, help="checkpoint of D; without: f alone")
-        group.add_argument("--pretrained_encoder", type=Path, help="behind D, where D's file holds none")
-        group.add_argument("--pretrained_decoder", type=Path, help="of another file than the encoder")
+        group.add_argument(
+            "--pretrained_denoiser",
+            "--denoiser",
+            type=Path,
+            help="checkpoint of the denoiser D (default: none, the classifier alone)",
+        )
+        group.add_argument(
+            "--pretrained_encoder",
+            type=Path,
+            help="for AE_DS: checkpoint of the autoencoder, or of its encoder; needed only if D's checkpoint "
+            "does not hold it",
+        )
+        group.add_argument(
+            "--pretrained_decoder",
+            type=Path,
+            help="for AE_DS: checkpoint of the decoder; needed only if the encoder's file does not hold it",
+        )
         amp_flag(group)
-        self.add_data_flags("name of a prepared data set (default: the one f was trained on)")
+        self.add_data_flags("name of a prepared data set (default: the one that the classifier was trained on)")
         if split:
-            self.add_argument("--split", choices=["train", "val", "test"], default="test", help="which images")
+            self.add_argument("--split", choices=["train", "val", "test"], default="test", help="split to use")
 
     def add_split_flag(self) -> None:
         """Add a --split that also takes saved images of an attack (`attacks.folder.open_images`)."""
-        self.add_argument("--split", default="test", help="train, val, test, or attacked images by the end of their "
-                          "folder's name, FGSM for AT_FGSM (FGSM:val: those of val)")  # fmt: skip
+        self.add_argument(
+            "--split",
+            default="test",
+            help="train, val, test, or attacked images, by the end of their folder's name: FGSM for those of the test "
+            "split in AT_FGSM, FGSM:val for those of the validation split",
+        )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # the overloads of argparse are for namespaces of other classes
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         argv = [self._canonical(token) for token in (sys.argv[1:] if args is None else args)]
         config = _value_of(argv, "--config")
         if config is not None:
             argv = self._config_tokens(Path(config)) + argv
         return super().parse_args(argv, namespace)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
     def _canonical(self, token: str) -> str:
@@ -140,10 +202,17 @@ class Parser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Show defaults (but not a bare None) and keep the line breaks of the script's docstring."""
+    """Show defaults where the help does not, and keep the line breaks of the script's docstring."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+        default, text = action.default, action.help or ""
+        if default is None or default is False or default in ([], "", argparse.SUPPRESS) or "(default" in text:
+            return action.help
+        if isinstance(default, bool):
+            return f"{text} (default: on)"
+        if isinstance(default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, default))})"
+        return super()._get_help_string(action)
 
 
 def run(
@@ -163,9 +232,9 @@ def run(
                 warnings.showwarning = functools.partial(_show_warning, parser.prog)
             main(args)
     except KeyboardInterrupt:
-        hint = "; the same command (training: with --resume) goes on from here" * parser.goes_on
+        hint = "; the same command (training: with --resume) resumes" * parser.goes_on
         parser.exit(130, f"\n{parser.prog}: interrupted{hint}\n")
-    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
+    except BrokenPipeError:  # the reader of the output, `head` say, has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, FloatingPointError) as error:
         if sys.flags.dev_mode:
@@ -193,7 +262,7 @@ def _value_of(argv: Sequence[str], flag: str) -> str | None:
     return None
 
 
-# ---- types for add_argument(type=...): each says what would have been right -----------------------------------------
+# ---- types for add_argument(type=...): the error message of each says what would be right ----------------------------
 
 
 def positive_float(text: str) -> float:
@@ -260,7 +329,7 @@ def shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _number(text: str, kind: type) -> float:
+def _number(text: str, kind: type[Number]) -> Number:
     try:
         return kind(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are never half-written, tables that go on after an interruption, and fingerprints of files."""
+"""Files that are never half-written, tables that resume after an interruption, and fingerprints of files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 @contextlib.contextmanager
@@ -179,7 +178,7 @@ def _open_locked(path: Path) -> tuple[IO[str] | None, bool]:
 def _lock(stream: IO) -> bool:
     """Whether this process is now the only one that holds the open file; where there are no locks it always is."""
     try:
-        if fcntl is not None:
+        if sys.platform != "win32":
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

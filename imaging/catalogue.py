@@ -1,6 +1,6 @@
-"""What is known of each data set before an image of it is read: classes, which of them are disease, citation, licence.
+"""The known data sets: their classes, which classes are disease, citation, licence.
 
-A user's own data set stands in no table here: its manifest.json says what it is (`dataset_info`).
+A user's own data set is not listed here: its manifest.json describes it (`dataset_info`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from common import files
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a data set is. That of a known one stands in `DATASETS`; that of a prepared one in its manifest.json, which
-    is all that is known of a user's own.
+    """The description of a data set: of a known one in `DATASETS`, of a prepared one in its manifest.json.
 
-    `disease` names the classes that a clinician must not miss; `aliases` maps other spellings of a class folder to the
-    class; `schemes` other ways to label, each from class to class; `mean` and `std` are of one grey channel at 64 px on
-    the training split, on the [0, 1] scale, once the images are prepared. `group_by` is a regular expression that finds
-    in an image's path whose it is; `near` the correlation from which two images count as one picture (None: only
-    identical ones do). `image_size` is the side in pixels of the images that new networks take, unless told otherwise.
-    `window` and `fit` say how files become images (`images.read_image`, `images.to_array`).
+    `disease`: the classes that a clinician must not miss. `aliases`: other spellings of a class folder → class.
+    `schemes`: other ways to label, each class → class. `mean`, `std`: of one grey channel at 64 px over the training
+    split, [0, 1] scale; known once the images are prepared. `group_by`: a regular expression that finds the patient (or
+    other group) in an image's path. `near`: the correlation from which two images count as one picture (None: only
+    identical ones). `image_size`: the default input size of new networks in pixels. `window`, `fit`: how files become
+    images (`images.read_image`, `images.to_array`).
     """
 
     title: str
@@ -45,17 +44,19 @@ class DatasetInfo:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """The labels of `disease` and of `healthy`; {} where all classes are one or the other."""
+        """The labels of `disease` and of `healthy`; {} if all classes are one or the other."""
         sick = tuple(label for label, name in enumerate(self.classes) if name in self.disease)
         well = tuple(label for label in range(len(self.classes)) if label not in sick)
         return {"disease": sick, "healthy": well} if sick and well else {}
 
     def check_classes(self, path: Path | str, told: dict[str, Any] | None) -> None:
-        """Raises ValueError if the network of `path` answers other classes than these, or in another order: `told` is
-        what its checkpoint keeps of the data that it was trained on (`plain`; None: nothing)."""
+        """Raises ValueError if the network of `path` has other classes than these, or in another order. `told` is the
+        description of its training data in its checkpoint (`plain`; None: there is none)."""
         if told is not None and tuple(told["classes"]) != self.classes:
-            raise ValueError(f"{path}: its answers are {', '.join(told['classes'])}, in this order, but the classes of "
-                             f"the data are {', '.join(self.classes)}")  # fmt: skip
+            raise ValueError(
+                f"{path}: its classes are {', '.join(told['classes'])}, in this order, but the classes of "
+                f"the data are {', '.join(self.classes)}"
+            )
 
     def plain(self) -> dict[str, Any]:
         """As JSON and checkpoints hold it: what matters once the images are prepared."""
@@ -65,7 +66,8 @@ class DatasetInfo:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> DatasetInfo:
         """The inverse of `plain`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+        held: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in plain.items()}
+        return cls(**held)
 
 
 _BRAIN_CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
@@ -148,7 +150,8 @@ ALIASES = {"sipakmed": "SIPADMEK", "cifar_10": "CIFAR10"}
 
 
 def dataset_name(name: str) -> str:
-    """The name as its folder is spelled: known sets have other spellings too. Raises ValueError if it cannot be one."""
+    """The name as its folder is spelled; known sets have other spellings too. Raises ValueError if it is no folder
+    name."""
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise ValueError(f"--dataset {name!r}: must be a plain folder name")
     known = {other.lower(): other for other in DATASETS} | ALIASES
@@ -156,20 +159,22 @@ def dataset_name(name: str) -> str:
 
 
 def prepared_info(name: str, data_dir: Path | str) -> DatasetInfo | None:
-    """What the manifest of a data set says of it; None where it is not prepared."""
+    """The description in a data set's manifest; None if the data set is not prepared."""
     settings = Path(data_dir) / dataset_name(name) / "manifest.json"
     held = files.read_json(settings) if settings.is_file() else {}
     return DatasetInfo.from_plain(held["info"]) if "info" in held else None
 
 
 def dataset_info(name: str, data_dir: Path | str = "Dataset") -> DatasetInfo:
-    """What is known of a data set: from its manifest, or, where it is not prepared, from the table. Raises ValueError
+    """The description of a data set: from its manifest or, if it is not prepared, from `DATASETS`. Raises ValueError
     that lists the known names."""
     name = dataset_name(name)
     prepared = prepared_info(name, data_dir)
     if prepared is not None:
         return prepared
     if name not in DATASETS:
-        raise ValueError(f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
-                         f"your own images: python prepare_data.py --dataset {name} --source DIR")  # fmt: skip
+        raise ValueError(
+            f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
+            f"your own images: python prepare_data.py --dataset {name} --source DIR"
+        )
     return DATASETS[name]

@@ -21,12 +21,11 @@ FITS = ("resize", "letterbox")
 def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.Image:
     """The image as 8-bit RGB.
 
-    16-bit pictures are stretched from their least to their greatest value. DICOM goes through its own rescaling and its
-    first window (or its table, else least to greatest), MONOCHROME1 is inverted, a palette gives its colours; of
-    several frames it is the middle one, or frame k of `scan.dcm[k]`. Of a NIfTI volume it is the middle slice of the
-    third axis, or slice k of `volume.nii[k]`, stretched between the 1st and 99th percentile of its values, anterior up
-    where the header's orientation is right. `window` (low, high) in the units of the file takes the place of these
-    stretches, for DICOM and NIfTI.
+    16-bit pictures are stretched from their lowest to their highest value. DICOM: the file's own rescaling and first
+    window (or its table; without one, lowest to highest); MONOCHROME1 is inverted, a palette gives its colours; of
+    several frames the middle one, or frame k of `scan.dcm[k]`. NIfTI: the middle slice of the third axis, or slice k of
+    `volume.nii[k]`, stretched between the 1st and 99th percentile of its values, anterior up if the orientation in the
+    header is right. `window` (low, high), in the units of the file, replaces these stretches for DICOM and NIfTI.
 
     Raises FileNotFoundError, or ValueError that names the file if it cannot be read, holds values that are not finite,
     or needs a library that is missing.
@@ -71,8 +70,8 @@ def to_array(image: Image.Image, image_size: int, channels: int, fit: str = "res
     image = image.convert("RGB" if channels == 3 else "L")
     size, pad = (image_size, image_size), (0, 0)
     if fit == "letterbox":
-        size = tuple(max(1, round(image_size * side / max(image.size))) for side in image.size)
-        pad = tuple(image_size - side for side in size)
+        width, height = (max(1, round(image_size * side / max(image.size))) for side in image.size)
+        size, pad = (width, height), (image_size - width, image_size - height)
     pixels = np.asarray(image.resize(size, RESAMPLING)).reshape(size[1], size[0], channels)
     sides = [(gap // 2, gap - gap // 2) for gap in reversed(pad)]
     return np.pad(pixels, [*sides, (0, 0)], mode="edge").transpose(2, 0, 1)
@@ -101,10 +100,10 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, at any depth, sorted. Links are followed, a folder that several lead to is read
-    once; hidden files and folders are left out.
+    """The image files of a folder, at any depth, sorted. Links are followed, and a folder that several links lead to is
+    read once. Hidden files and folders are left out.
 
-    Raises OSError that names a folder that may not be read: images must not vanish unseen.
+    Raises OSError that names a folder without permission to read: images must not vanish unseen.
     """
 
     def stop(error: OSError) -> None:
@@ -125,15 +124,15 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def with_slice(path: Path) -> Path:
-    """A volume by the slice (a DICOM file of several frames by the frame) that `read_image` reads of it,
-    `scan.nii.gz[80]`; any other path as it is. Raises ValueError as `read_image` does."""
+    """The path of a volume with the number of the slice that `read_image` reads, `scan.nii.gz[80]` (of a DICOM file of
+    several frames: the frame); any other path unchanged. Raises ValueError as `read_image` does."""
     depth = slices_of(path)
     return path if depth is None else path.with_name(f"{path.name}[{depth // 2}]")
 
 
 def slices_of(path: Path) -> int | None:
-    """How many slices the third axis of a NIfTI volume has, or frames a DICOM file that has several; from the header.
-    None for any other file. Raises ValueError as `read_image` does."""
+    """The number of slices along the third axis of a NIfTI volume, or of frames in a DICOM file of several frames, from
+    the header. None for any other file. Raises ValueError as `read_image` does."""
     if suffix_of(path) in NIFTI:
         shape = _open_nifti(path).shape
         return shape[2] if len(shape) > 2 else 1

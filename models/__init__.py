@@ -13,9 +13,20 @@ from models.foreign import Queried, is_foreign
 from models.fronts import load_front
 from models.inference import folded, frozen
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
-from models.registry import build, export_checkpoint, kind_of, load_checkpoint, load_model, names, origins, takes
+from models.registry import (
+    DEFAULT_DENOISER,
+    build,
+    export_checkpoint,
+    kind_of,
+    load_checkpoint,
+    load_model,
+    names,
+    origins,
+    takes,
+)
 
 __all__ = [
+    "DEFAULT_DENOISER",
     "BlackBox",
     "DenoisedClassifier",
     "Pipeline",

@@ -7,6 +7,7 @@ many as the latent has numbers (Zhang et al., ICLR 2022, "ZO-AE-DS").
 from __future__ import annotations
 
 import itertools
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -19,8 +20,10 @@ def grid_side(image_size: int) -> int:
     side = image_size
     while side > 8:
         if side % 2:
-            raise ValueError(f"--image_size {image_size}: an autoencoder needs a side that halves evenly down to "
-                             "8 px or fewer; try 32, 64, 96, 128, 224, 256 or 384")  # fmt: skip
+            raise ValueError(
+                f"--image_size {image_size}: an autoencoder needs a side that halves evenly down to "
+                "8 px or fewer; try 32, 64, 96, 128, 224, 256 or 384"
+            )
         side //= 2
     if side == image_size:
         raise ValueError(f"--image_size {image_size}: too small for an autoencoder")
@@ -48,11 +51,13 @@ class Autoencoder(nn.Module):
         for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
             up += [NAFBlock(wide), nn.Conv2d(wide, 4 * narrow, 1, bias=False), nn.PixelShuffle(2)]
         down += [NAFBlock(widths[-1]), NAFBlock(widths[-1]), nn.Conv2d(widths[-1], self.latent_shape[0], 1)]
-        up += [NAFBlock(width), nn.Conv2d(width, 4 * channels, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid()]
+        up += [NAFBlock(width), last := nn.Conv2d(width, 4 * channels, 3, padding=1)]
+        up += [nn.PixelShuffle(2), nn.Sigmoid()]
         self.encoder, self.decoder = nn.Sequential(*down), nn.Sequential(*up)
         # Starts near the mean of a medical image, sigmoid(-1.5) = 0.18. From the grey of sigmoid(0), the first steps
         # darken everything and can go on to where the sigmoid is flat: black images, and no gradient that leads back.
-        nn.init.constant_(self.decoder[-3].bias, -1.5)
+        if last.bias is not None:
+            nn.init.constant_(last.bias, -1.5)
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
         return self.decoder(self.encoder(x))
@@ -63,7 +68,8 @@ class Pair(nn.Module):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.latent_shape = encoder, decoder, encoder.latent_shape
+        self.encoder, self.decoder = encoder, decoder
+        self.latent_shape: tuple[int, int, int] = cast(Any, encoder).latent_shape
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
         return self.decoder(self.encoder(x))
@@ -73,7 +79,10 @@ class AutoencodedDenoiser(nn.Module):
     """`Dec(E(D(x)))`, what stands before the classifier in AE-DS: a denoiser whose result goes through the bottleneck
     of an autoencoder."""
 
-    def __init__(self, denoiser: nn.Module, autoencoder: nn.Module) -> None:
+    denoiser: nn.Module
+    autoencoder: Autoencoder | Pair
+
+    def __init__(self, denoiser: nn.Module, autoencoder: Autoencoder | Pair) -> None:
         super().__init__()
         self.denoiser, self.autoencoder = denoiser, autoencoder
 

@@ -1,7 +1,7 @@
-"""Networks that may only be queried: answers come back, gradients and weights do not.
+"""Black-box networks: they can only be queried, and reveal neither gradients nor weights.
 
-Three kinds stand behind the flags `--classifier` and `--reconstructor`: a checkpoint of ours, and what is foreign
-(`models.foreign`), an ONNX file or any Python function.
+The flags `--classifier` and `--reconstructor` accept three kinds: a checkpoint of ours (a white box), an ONNX file, and
+a Python function (black boxes, `models.foreign`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SCORES = ("logits", "probabilities", "labels")
 
 
 class BlackBox:
-    """`query(images [B, C, H, W] in [0, 1]) → answers [B, …]` of any callable, in float32 and without gradients;
-    `queries` counts the images, each once, however often a failing query is repeated. Not under autocast, unless with
-    `amp`: in half precision, differences of neighbouring losses drown."""
+    """`query(images [B, C, H, W] in [0, 1]) → answers [B, …]` of any callable, in float32 and without gradients.
+    `queries` counts the images; an image counts once, however often a failing query is repeated. Autocast is off unless
+    `amp` is True: half precision would drown the differences of neighbouring losses."""
 
     def __init__(self, classify: Callable[[Tensor], Tensor], amp: bool = False) -> None:
         self._classify, self._amp, self.queries = classify, amp, 0
@@ -42,21 +42,26 @@ class BlackBox:
 
 
 class QueriedClassifier(Queried):
-    """A foreign `function(images float32 [B, C, H, W]) → scores` (NumPy arrays) that answers with logits `[B, K]`, so
-    that it fits wherever a classifier stands and no gradient is asked for.
+    """A foreign `function(images float32 [B, C, H, W]) → scores` (NumPy arrays) as a module that returns logits `[B,
+    K]`, to be used wherever a classifier is used without gradients.
 
-    `scores` says what comes back: `logits`; `probabilities`, of which the logarithm is taken (a softmax gives them
-    back); `labels` `[B]` (`logits_of`). The cross-entropy is then 0 or about 10, ten times the 0/1 error, and a
-    zeroth-order estimate is one of its smoothed version's gradient: it needs a large μ, so that some directions change
-    the label (`training.flags.STEPS`).
+    `scores` says what the function returns: `logits`; `probabilities`, which become their logarithms (a softmax
+    restores them); or `labels` `[B]`, which become `logits_of` them. With labels the cross-entropy is 0 or about 10,
+    ten times the 0/1 error. A zeroth-order estimate is then the gradient of its smoothed version and needs a large μ,
+    so that some directions change the label (`training.flags.STEPS`).
 
-    Raises what `Queried` does, and ValueError if scores are not what was said.
+    Raises what `Queried` does, and ValueError if the scores are not of the given kind.
     """
 
     def __init__(
-        self, function: Function, spec: str, num_classes: int, scores: str = "logits", retries: int = RETRIES,
+        self,
+        function: Function,
+        spec: str,
+        num_classes: int,
+        scores: str = "logits",
+        retries: int = RETRIES,
         sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(function, f"--classifier {spec}", retries, sleep)
         self.num_classes, self.scores = num_classes, scores
 
@@ -64,27 +69,29 @@ class QueriedClassifier(Queried):
         answer = super().forward(x)
         shape = [len(x)] if self.scores == "labels" else [len(x), self.num_classes]
         if list(answer.shape) != shape:
-            raise ValueError(f"{self.name}: gave {list(answer.shape)}, but {self.scores} are {shape}; "
-                             f"--scores can be {', '.join(SCORES)}")  # fmt: skip
+            raise ValueError(
+                f"{self.name}: returned shape {list(answer.shape)}, but {self.scores} have shape {shape}; "
+                f"--scores can be {', '.join(SCORES)}"
+            )
         if self.scores == "labels":
             if not (answer.min() >= 0 and answer.max() < self.num_classes):
-                raise ValueError(f"{self.name}: gave a label outside 0 … {self.num_classes - 1}")
+                raise ValueError(f"{self.name}: returned a label outside 0 … {self.num_classes - 1}")
             return logits_of(answer, self.num_classes)
         answer = answer.float()
         if self.scores == "logits":
             return answer
         if not (answer.min() >= 0 and (answer.sum(dim=1) - 1).abs().max() < 1e-2):
-            raise ValueError(f"{self.name}: gave scores that are no probabilities; try --scores logits")
+            raise ValueError(f"{self.name}: returned scores that are no probabilities; try --scores logits")
         return answer.clamp(min=1e-12).log()
 
 
 def logits_of(labels: Tensor, num_classes: int) -> Tensor:
-    """What stands for labels `[B]`: 0 for the label, -10 for the others. `[B, K]`."""
+    """Logits `[B, K]` that stand for labels `[B]`: 0 for the label, -10 for the other classes."""
     return 10.0 * nn.functional.one_hot(labels.long(), num_classes).float() - 10.0
 
 
 def local_function(model: nn.Module, device: torch.device | str, scores: str) -> Function:
-    """A network of ours as if it were somebody else's: images → `scores`, no gradients."""
+    """One of our networks as a foreign function: images → `scores`, without gradients."""
     model = frozen(model)
 
     @torch.no_grad()
@@ -100,11 +107,11 @@ def load_classifier(
     spec: Path | str, device: torch.device | str = "cpu", scores: str = "logits", **described: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The classifier that `--classifier` names, in eval mode, and its description: `dataset`, `image_size`, `info` on
-    the data set where it tells, and `arch_kwargs` with `channels` and `num_classes`.
+    the data set if the file stores it, and `arch_kwargs` with `channels` and `num_classes`.
 
-    Checkpoints and ONNX files that `export_classifier` wrote know these; for others they come from `described`
-    (`dataset`, `image_size`, `channels`, `num_classes`). A checkpoint that is to answer with other `scores` than logits
-    gives no more than those, and no gradients. Raises FileNotFoundError or ValueError.
+    Our checkpoints and the ONNX files of `export_classifier` store these; for others they come from `described`
+    (`dataset`, `image_size`, `channels`, `num_classes`). A checkpoint with other `scores` than logits becomes a black
+    box: it reveals these scores and no gradients. Raises FileNotFoundError or ValueError.
     """
     if not is_foreign(spec):
         model, made = load_model(spec, "classifier", device)
@@ -123,14 +130,18 @@ def load_classifier(
     must_agree("--classifier", spec, known, described)
     known = {**known, **{name: value for name, value in described.items() if value is not None}}
     must_be_told("--classifier", spec, known, ("dataset", "image_size", "channels", "num_classes"))
-    made = {"dataset": known["dataset"], "image_size": known["image_size"], "info": known.get("info"),
-            "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]}}  # fmt: skip
+    made = {
+        "dataset": known["dataset"],
+        "image_size": known["image_size"],
+        "info": known.get("info"),
+        "arch_kwargs": {"channels": known["channels"], "num_classes": known["num_classes"]},
+    }
     return QueriedClassifier(function, str(spec), known["num_classes"], scores, retries).eval(), made
 
 
 def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.device | str = "cpu") -> list[nn.Module]:
-    """The classifiers of `--surrogates`, frozen, for the one that is described by `made`. Raises ValueError if one
-    takes other images, or knows other classes."""
+    """The classifiers of `--surrogates`, frozen; `made` describes the classifier that they replace. Raises ValueError
+    if one has another input size, other channels or other classes."""
     surrogates = []
     wanted = {**made["arch_kwargs"], "image_size": made["image_size"]}
     for path in paths:
@@ -141,16 +152,14 @@ def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.d
                 raise ValueError(f"--surrogates {path}: has {name} {held[name]}, but the classifier {wanted[name]}")
         told, own = ((each.get("info") or {}).get("classes") for each in (made, other))
         if told and own and list(told) != list(own):
-            raise ValueError(
-                f"--surrogates {path}: its answers are {', '.join(own)}; the classifier's {', '.join(told)}"
-            )
+            raise ValueError(f"--surrogates {path}: has classes {', '.join(own)}; the classifier has {', '.join(told)}")
         surrogates.append(frozen(surrogate))
     return surrogates
 
 
 def fingerprint(spec: Path | str) -> str:
-    """SHA-256 of the classifier's file; of a Python function its name and the digest of its module's file, which is
-    less than what it may depend on."""
+    """SHA-256 of the classifier's file. Of a Python function: its name and the SHA-256 of its module's file, which does
+    not cover everything that the function depends on."""
     if not is_foreign(spec) or Path(spec).is_file():
         return files.sha256(spec)
     module = sys.modules.get(str(spec).partition(":")[0])

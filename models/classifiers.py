@@ -16,9 +16,13 @@ from models.reading import read_tensors
 
 
 def classifier(
-    arch: str, num_classes: int, image_size: int, channels: int = 3, mean: Sequence[float] = (0.5,),
+    arch: str,
+    num_classes: int,
+    image_size: int,
+    channels: int = 3,
+    mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.25,),
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """`Sequential(Normalize, net)`: images `[B, channels, H, W]` in [0, 1] → logits `[B, num_classes]`.
 
     `mean` and `std` hold one value (for all channels) or one per channel. ResNets for images up to 128 px get a 3×3
@@ -61,16 +65,15 @@ def _replace_first_convolution(net: nn.Module, channels: int) -> None:
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             parent = net.get_submodule(name.rpartition(".")[0])
-            first = nn.Conv2d(
-                channels, module.out_channels, module.kernel_size, module.stride, module.padding, module.dilation,
-                module.groups, bias=module.bias is not None, padding_mode=module.padding_mode,
-            )  # fmt: skip
+            names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+            same: dict[str, Any] = {name: getattr(module, name) for name in names}
+            first = nn.Conv2d(channels, module.out_channels, bias=module.bias is not None, **same)
             setattr(parent, name.rpartition(".")[2], first)
             return
     raise ValueError("this classifier has no convolution to adapt")
 
 
-def load_weights(net: nn.Sequential, path: Path | str) -> list[str]:
+def load_weights(net: nn.Module, path: Path | str) -> list[str]:
     """Fill a classifier from a local file of torchvision weights (or any `{name: tensor}` of its net).
 
     Tensors of another shape (a 1000-class head, a 7×7 stem) are left as they are; their names are returned. Raises
@@ -78,9 +81,10 @@ def load_weights(net: nn.Sequential, path: Path | str) -> list[str]:
     """
     state = read_tensors(path)
     state = state.get("state_dict", state)
-    own = net[1].state_dict()
+    behind_normalisation = net.get_submodule("1")
+    own = behind_normalisation.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and getattr(v, "shape", None) == own[k].shape}
     if not fitting:
         raise ValueError(f"--weights {path}: holds no tensor that fits this architecture")
-    net[1].load_state_dict({**own, **fitting})
+    behind_normalisation.load_state_dict({**own, **fitting})
     return [name for name in own if name not in fitting]

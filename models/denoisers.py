@@ -39,42 +39,44 @@ class DnCNN(nn.Module):
 
 
 class NAFNet(nn.Module):
-    """NAFNet (Chen et al. 2022), made fast for small images: it works on 2×2 pixel-unshuffled input, and a plane that
-    holds the noise level lets one network serve every sigma.
+    """NAFNet (Chen et al. 2022), made fast for small images: it works on pixel-unshuffled input (patches of `unshuffle`
+    by `unshuffle` pixels), and a plane that holds the noise level lets one network serve every sigma.
 
-    `encoder[i]`, `middle`, `decoder[i]` count the blocks per resolution; the width doubles at each. Predicts the
-    residual: the result is x plus the last layer, which starts at zero. Sides are padded to multiples of
-    `2 * 2**len(encoder)` by reflection and cropped again.
+    `encoder[i]`, `middle`, `decoder[i]` count the blocks per resolution; the width doubles at each. With `attention`
+    False only the middle blocks, the deepest, look at the whole image. Predicts the residual: the result is x plus the
+    last layer, which starts at zero. Sides are padded to multiples of `unshuffle * 2**len(encoder)` by reflection and
+    cropped again.
     """
 
     def __init__(
         self, channels: int = 3, width: int = 32, encoder: Sequence[int] = (1, 1, 2), middle: int = 2,
-        decoder: Sequence[int] = (1, 1, 1),
+        decoder: Sequence[int] = (1, 1, 1), unshuffle: int = 2, attention: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.multiple = 2 * 2 ** len(encoder)
-        self.intro = nn.Conv2d(4 * channels + 1, width, 3, padding=1)
+        self.unshuffle, self.multiple = unshuffle, unshuffle * 2 ** len(encoder)
+        patch = unshuffle**2 * channels
+        self.intro = nn.Conv2d(patch + 1, width, 3, padding=1)
         self.encoders, self.downs, self.ups, self.decoders = (nn.ModuleList() for _ in range(4))
         for blocks in encoder:
-            self.encoders.append(nn.Sequential(*(NAFBlock(width) for _ in range(blocks))))
+            self.encoders.append(nn.Sequential(*(NAFBlock(width, attention) for _ in range(blocks))))
             self.downs.append(nn.Conv2d(width, 2 * width, 2, stride=2))
             width *= 2
         self.middle = nn.Sequential(*(NAFBlock(width) for _ in range(middle)))
         for blocks in decoder:
             self.ups.append(nn.Sequential(nn.Conv2d(width, 2 * width, 1, bias=False), nn.PixelShuffle(2)))
             width //= 2
-            self.decoders.append(nn.Sequential(*(NAFBlock(width) for _ in range(blocks))))
-        self.outro = nn.Conv2d(width, 4 * channels, 3, padding=1)
+            self.decoders.append(nn.Sequential(*(NAFBlock(width, attention) for _ in range(blocks))))
+        self.outro = nn.Conv2d(width, patch, 3, padding=1)
         nn.init.zeros_(self.outro.weight)
         nn.init.zeros_(self.outro.bias)
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None) -> Tensor:
         if noise_sd is None:
-            raise ValueError("nafnet is conditioned on the noise level: noise_sd is needed")
+            raise ValueError("a NAFNet is conditioned on the noise level: noise_sd is needed")
         height, width = x.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(x, pad, mode="reflect") if any(pad) else x
-        h = F.pixel_unshuffle(padded, 2)
+        h = F.pixel_unshuffle(padded, self.unshuffle)
         level = torch.as_tensor(noise_sd, dtype=h.dtype, device=h.device).expand(len(h)).view(-1, 1, 1, 1)
         h = self.intro(torch.cat([h, level.expand(-1, 1, *h.shape[-2:])], dim=1))
         skips = []
@@ -85,8 +87,25 @@ class NAFNet(nn.Module):
         h = self.middle(h)
         for up, blocks in zip(self.ups, self.decoders, strict=True):
             h = blocks(up(h) + skips.pop())
-        residual = F.pixel_shuffle(self.outro(h), 2)[..., :height, :width]
+        residual = F.pixel_shuffle(self.outro(h), self.unshuffle)[..., :height, :width]
         return x + residual
+
+
+class NAFNet4(NAFNet):
+    """NAFNet on patches of 4×4 pixels: twice as fast and more as on those of 2×2, and as good for equal training time.
+
+    A depth-wise convolution, a norm or a gate reads and writes each value for next to no arithmetic, so their time is
+    that of memory. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels
+    and 1.5 times the channels. Channel attention, which has to see all of a map before it can go on, is left to the
+    middle. The width must not be below a patch's `16 * channels` numbers: the last layer has to find all of a patch's
+    noise in it (48 channels for RGB; at 32 the network learned nothing).
+    """
+
+    def __init__(
+        self, channels: int = 3, width: int = 48, encoder: Sequence[int] = (1, 1), middle: int = 2,
+        decoder: Sequence[int] = (1, 1),
+    ) -> None:  # fmt: skip
+        super().__init__(channels, width, encoder, middle, decoder, unshuffle=4, attention=False)
 
 
 class NAFBlock(nn.Module):
@@ -94,12 +113,12 @@ class NAFBlock(nn.Module):
     then a gated 1×1 network (Chen et al. 2022, figure 4). The norm is GroupNorm(1): same idea as their LayerNorm2d,
     and a fused kernel."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, attention: bool = True) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(1, width), nn.GroupNorm(1, width)
         self.expand1 = nn.Conv2d(width, 2 * width, 1)
         self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
-        self.attention = nn.Conv2d(width, width, 1)
+        self.attention = nn.Conv2d(width, width, 1) if attention else None
         self.project1 = nn.Conv2d(width, width, 1)
         self.expand2 = nn.Conv2d(width, 2 * width, 1)
         self.project2 = nn.Conv2d(width, width, 1)
@@ -108,7 +127,8 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = _gate(self.depthwise(self.expand1(self.norm1(x))))
-        h = h * self.attention(h.mean(dim=(2, 3), keepdim=True))
+        if self.attention is not None:
+            h = h * self.attention(h.mean(dim=(2, 3), keepdim=True))
         x = x + _scaled(self.project1, self.scale1, h)
         h = _gate(self.expand2(self.norm2(x)))
         return x + _scaled(self.project2, self.scale2, h)

@@ -13,29 +13,35 @@ from models import Pipeline, load_pipeline
 
 
 def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of the classifier, for `models.load_classifier`: one that knows no data set has the
-    classes of `--dataset`."""
+    """The description of the classifier on the command line, for `models.load_classifier`; the number of its classes is
+    that of `--dataset`."""
     classes = None if args.dataset is None else len(dataset_info(args.dataset, args.data_dir).classes)
     names = ("scores", "dataset", "image_size", "channels")
     return {name: getattr(args, name) for name in names} | {"num_classes": classes}
 
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of the network that reconstructs, for `models.measurements.load_reconstructor`."""
+    """The description of the reconstruction network on the command line, for `measurements.load_reconstructor`."""
     names = ("seed", "dataset", "image_size", "channels", "measurement", "acceleration")
     return {name: getattr(args, name) for name in names}
 
 
 def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
     """The pipeline of the flags, frozen, on `device`. Raises what `models.load_pipeline` does."""
-    return load_pipeline(args.classifier, args.pretrained_denoiser, device, args.pretrained_encoder,
-                         args.pretrained_decoder, **described_classifier(args))  # fmt: skip
+    return load_pipeline(
+        args.classifier,
+        args.pretrained_denoiser,
+        device,
+        args.pretrained_encoder,
+        args.pretrained_decoder,
+        **described_classifier(args),
+    )
 
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
-    """What is known of the images: of `--dataset`, else of what the classifier was trained on, which a checkpoint knows
-    where no data is prepared; which classes are disease, from the manifest where there is one. Raises ValueError if the
-    classifier has other classes."""
+    """The description of the data set: that of `--dataset`, else that of the classifier's training data, which a
+    checkpoint stores even if the data is not prepared. If there is a manifest, it says which classes are disease.
+    Raises ValueError if the classifier has other classes."""
     name = args.dataset or pipeline.dataset
     if pipeline.info is not None and name == pipeline.dataset:
         info = DatasetInfo.from_plain(pipeline.info)
@@ -46,5 +52,5 @@ def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:
         info = dataset_info(name, args.data_dir)
         info.check_classes(args.classifier, pipeline.info)
     if pipeline.num_classes != len(info.classes):
-        raise ValueError(f"{args.classifier}: knows {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
+        raise ValueError(f"{args.classifier}: has {pipeline.num_classes} classes, but {name} has {len(info.classes)}")
     return info

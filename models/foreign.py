@@ -1,5 +1,5 @@
-"""Networks of others, of which only answers are known: an ONNX file through onnxruntime, or any Python function
-(`package.module:function`), in which a user wraps a web service, say."""
+"""Black boxes: an ONNX file, run by onnxruntime, or any Python function (`package.module:function`), in which a user
+can wrap a web service."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ Function = Callable[[np.ndarray], Any]  # float32 images [B, C, H, W] in [0, 1] 
 
 
 class Queried(nn.Module):
-    """A foreign function as a module without parameters that gives no gradients. `name` is the flag it comes from, with
-    its value, for messages.
+    """A foreign function as a module without parameters and gradients. `name` is its flag with its value, for messages.
 
-    A query that raises is repeated `retries` times, after ever longer pauses; then ConnectionError, an OSError, says
-    what went wrong. Raises FloatingPointError if an answer is not finite, ValueError if it holds no numbers, or a
-    gradient is asked for.
+    A query that raises an error is repeated `retries` times, after ever longer pauses; then ConnectionError (an
+    OSError) reports the error. Raises FloatingPointError if an answer is not finite, and ValueError if it holds no
+    numbers or a gradient is asked for.
     """
 
     def __init__(
@@ -39,11 +38,13 @@ class Queried(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            raise ValueError(f"{self.name}: gives no gradients; only queries (main_ds.py --optimization_method ZO) and "
-                             "what needs neither are possible")  # fmt: skip
+            raise ValueError(
+                f"{self.name}: a black box gives no gradients; train by queries (main_ds.py --optimization_method ZO) "
+                "and use attacks that need labels only"
+            )
         answer = self._numbers(self._ask(x.detach().float().cpu().numpy()))
         if not np.isfinite(answer).all():
-            raise FloatingPointError(f"{self.name}: gave numbers that are not finite")
+            raise FloatingPointError(f"{self.name}: returned numbers that are not finite")
         return torch.from_numpy(answer).to(x.device)
 
     def _ask(self, images: np.ndarray) -> Any:
@@ -60,13 +61,13 @@ class Queried(nn.Module):
         raise AssertionError
 
     def _numbers(self, answer: Any) -> np.ndarray:
-        """Of any type of number, byte order and stride; float32, or int64 where they are whole."""
+        """Float32, or int64 for whole numbers, from any numeric type, byte order and stride."""
         try:
             answer = np.asarray(answer)
         except ValueError:  # rows of unequal length
-            raise ValueError(f"{self.name}: gave {type(answer).__name__}, which is no array of numbers") from None
+            raise ValueError(f"{self.name}: returned {type(answer).__name__}, not an array of numbers") from None
         if answer.dtype.kind not in "fiub":
-            raise ValueError(f"{self.name}: gave {answer.dtype}, which are no numbers")
+            raise ValueError(f"{self.name}: returned {answer.dtype}, not numbers")
         return np.ascontiguousarray(answer, dtype=np.float32 if answer.dtype.kind == "f" else np.int64)
 
 
@@ -76,7 +77,7 @@ def is_foreign(spec: Path | str) -> bool:
 
 
 def foreign(flag: str, spec: Path | str) -> tuple[Function, dict[str, Any], int]:
-    """(function, what its file says of it if we wrote that, how often a failing query is repeated) of an ONNX file or
+    """(function, metadata of a file that we wrote, number of retries of a failing query) of an ONNX file or of
     `package.module:function`. Raises FileNotFoundError or ValueError."""
     if str(spec).endswith(".onnx"):
         function, metadata = onnx_function(flag, Path(spec))
@@ -85,9 +86,9 @@ def foreign(flag: str, spec: Path | str) -> tuple[Function, dict[str, Any], int]
 
 
 def onnx_function(flag: str, path: Path) -> tuple[Function, dict[str, str]]:
-    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`; where B is fixed in it, images
-    go through by so many, the last ones with copies in the free places. Raises ValueError if it is not one, or
-    onnxruntime is not installed."""
+    """(images → first output, metadata) of an ONNX file with one input `[B, C, H, W]`. If the file fixes B, images run
+    in batches of that size, and copies of the last image fill the last batch. Raises ValueError if it is no such file
+    or onnxruntime is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -96,8 +97,11 @@ def onnx_function(flag: str, path: Path) -> tuple[Function, dict[str, str]]:
         raise FileNotFoundError(f"{flag} {path}: no such file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-                 if name in onnxruntime.get_available_providers()]  # fmt: skip
+    providers = [
+        name
+        for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if name in onnxruntime.get_available_providers()
+    ]
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except Exception as error:  # onnxruntime has kinds of its own
@@ -124,17 +128,18 @@ def python_function(flag: str, spec: str) -> Function:
 
 
 def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Raises ValueError if one of `names` is not known of a network."""
+    """Raises ValueError if one of `names` is missing in what is `known` of a network."""
     missing = [name for name in names if known.get(name) is None]
     if missing:
-        raise ValueError(f"{flag} {spec}: does not say its {', '.join(missing)}; give them as flags")
+        flags = dict.fromkeys("--dataset" if name == "num_classes" else f"--{name}" for name in missing)
+        raise ValueError(f"{flag} {spec}: does not say its {', '.join(missing)}; give {', '.join(flags)}")
 
 
 def must_agree(flag: str, spec: Path | str, known: dict[str, Any], described: dict[str, Any]) -> None:
-    """Raises ValueError if a network is known to be another than is described."""
+    """Raises ValueError if what is `known` of a network contradicts what the command line says (`described`)."""
     for name in ("image_size", "channels", "num_classes", "measurement", "acceleration"):
         if described.get(name) not in (None, known.get(name, described.get(name))):
-            raise ValueError(f"{flag} {spec}: is made for {name} {known[name]}, not {described[name]}")
+            raise ValueError(f"{flag} {spec}: has {name} {known[name]}, not {described[name]}")
 
 
 def write_onnx(model: nn.Module, known: dict[str, Any], path: Path) -> None:
@@ -147,10 +152,15 @@ def write_onnx(model: nn.Module, known: dict[str, Any], path: Path) -> None:
         raise ValueError(f"--outfile {path}: needs {error.name}; pip install onnx onnxscript") from None
 
     program = torch.onnx.export(
-        prepare(model, "cpu").float(), (torch.rand(2, known["channels"], *[known["image_size"]] * 2),),
-        input_names=["images"], output_names=["scores"], dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
-    )  # fmt: skip
+        prepare(model, "cpu").float(),
+        (torch.rand(2, known["channels"], *[known["image_size"]] * 2),),
+        input_names=["images"],
+        output_names=["scores"],
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    assert program is not None  # None is for exporters of old
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {"denoised_smoothing": json.dumps(known)})
     with files.replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""What stands in front of the classifier: a denoiser (DS), or one with an autoencoder behind it (AE-DS)."""
+"""The networks in front of the classifier: a denoiser (DS), or a denoiser with an autoencoder behind it (AE-DS)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.registry import build, load_model, takes
+from models.autoencoders import AutoencodedDenoiser
+from models.registry import DEFAULT_DENOISER, build, load_model, takes
 
 HALVES = ("encoder", "decoder")
+Halves = dict[str, tuple[nn.Module, dict[str, Any]]]  # half → the network, and its description
 
 
 def must_fit(path: Path, described: dict, channels: int, image_size: int) -> None:
@@ -21,57 +23,88 @@ def must_fit(path: Path, described: dict, channels: int, image_size: int) -> Non
 
 
 def load_front(
-    channels: int, image_size: int, device: torch.device | str, denoiser: Path | None, encoder: Path | None = None,
-    decoder: Path | None = None, model_type: str | None = None, arch: str = "nafnet", latent: int = 576,
-) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
-    """The network of these checkpoints, and its description `{arch, arch_kwargs}`. What has no checkpoint is new: a
-    denoiser `arch`, an autoencoder with that many numbers in its `latent`.
+    channels: int,
+    image_size: int,
+    device: torch.device | str,
+    denoiser: Path | None,
+    encoder: Path | None = None,
+    decoder: Path | None = None,
+    model_type: str | None = None,
+    arch: str = DEFAULT_DENOISER,
+    latent: int = 576,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of these checkpoints, and its description `{arch, arch_kwargs}`. Parts without a checkpoint are new:
+    a denoiser `arch`, an autoencoder with `latent` numbers in its latent.
 
-    `model_type` is DS, AE_DS, or None for what the checkpoints hold. An autoencoder's file gives both halves, unless
-    `decoder` names another; published ones come as two files. Raises FileNotFoundError, or ValueError if a checkpoint
-    holds something else, or takes other images than the classifier.
+    `model_type` is DS, AE_DS, or None for what the checkpoints hold. An autoencoder's file gives both halves unless
+    `decoder` names another file; published autoencoders come in two files. Raises FileNotFoundError, or ValueError if a
+    checkpoint holds something else or has another input size or number of channels than the classifier.
     """
-    start, described = None, {"arch": arch, "arch_kwargs": {"channels": channels}}
+    start: nn.Module | None = None
+    described: dict[str, Any] = {"arch": arch, "arch_kwargs": {"channels": channels}}
     if denoiser is not None:
         start, described = _load(denoiser, "denoiser", channels, image_size, device)
     has_autoencoder = described["arch"] == "ae_ds" or bool(encoder or decoder)
     if model_type == "DS" and has_autoencoder:
-        raise ValueError("--model_type DS has no autoencoder; with one it is --model_type AE_DS")
+        raise ValueError("--model_type DS has no autoencoder; use --model_type AE_DS")
     if model_type != "AE_DS" and not has_autoencoder:
-        return (start or build(described["arch"], **described["arch_kwargs"])), described
-    if described["arch"] == "ae_ds":
+        return (build(described["arch"], **described["arch_kwargs"]) if start is None else start), described
+    if start is not None and described["arch"] == "ae_ds":
         if encoder or decoder:
-            raise ValueError(f"{denoiser}: holds an autoencoder already; leave out the others")
+            raise ValueError(
+                f"{denoiser}: already holds an autoencoder; leave out --pretrained_encoder and --pretrained_decoder"
+            )
         return start, described
-    halves: dict[str, nn.Module] = {}
-    found: dict[str, dict[str, Any]] = {}
-    for half, path in zip(HALVES, (encoder, decoder or encoder), strict=True):
-        if path is not None:
-            halves[half], found[half] = _load(path, half, channels, image_size, device)
-    kinds = {half: described["arch"] for half, described in found.items()}
-    if not found or set(kinds.values()) == {"autoencoder"}:
-        kwargs = {"channels": channels, "image_size": image_size, "latent": latent}
-        autoencoder = next(iter(found.values()), {"arch": "autoencoder", "arch_kwargs": kwargs})
-        if any(each != autoencoder for each in found.values()):
-            raise ValueError(f"{decoder}: is a decoder of another shape than the encoder of {encoder}")
-    elif len(found) == 2 and "autoencoder" not in kinds.values():
-        autoencoder = {"arch": "pair", "arch_kwargs": found}
-    else:
-        raise ValueError(
-            f"{encoder or decoder}: is one half ({', '.join(kinds.values())}), and the other does not fit it"
-        )
+    halves = _halves(encoder, decoder or encoder, channels, image_size, device)
+    kwargs = {"channels": channels, "image_size": image_size, "latent": latent}
+    autoencoder = _joined(halves, {"arch": "autoencoder", "arch_kwargs": kwargs}, encoder, decoder)
+    return _assembled(start, described, halves, autoencoder)
+
+
+def _halves(
+    encoder: Path | None, decoder: Path | None, channels: int, image_size: int, device: torch.device | str
+) -> Halves:
+    """The halves of an autoencoder that have a file."""
+    paths = dict(zip(HALVES, (encoder, decoder), strict=True))
+    return {half: _load(path, half, channels, image_size, device) for half, path in paths.items() if path is not None}
+
+
+def _assembled(
+    denoiser: nn.Module | None, described: dict[str, Any], halves: Halves, autoencoder: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of these descriptions, with the parts that are there already, and its own description."""
     front = build("ae_ds", denoiser=described, autoencoder=autoencoder)
-    if start is not None:
-        front.denoiser = start
-    for half, module in halves.items():
+    assert isinstance(front, AutoencodedDenoiser)
+    if denoiser is not None:
+        front.denoiser = denoiser
+    for half, (module, _) in halves.items():
         setattr(front.autoencoder, half, module)
     return front, {"arch": "ae_ds", "arch_kwargs": {"denoiser": described, "autoencoder": autoencoder}}
+
+
+def _joined(halves: Halves, new: dict[str, Any], encoder: Path | None, decoder: Path | None) -> dict[str, Any]:
+    """The description of the autoencoder whose halves have these descriptions; `new` where there are none. Raises
+    ValueError if one half does not fit the other."""
+    found = {half: described for half, (_, described) in halves.items()}
+    kinds = {half: described["arch"] for half, described in found.items()}
+    if not found or set(kinds.values()) == {"autoencoder"}:
+        autoencoder = next(iter(found.values()), new)
+        if any(each != autoencoder for each in found.values()):
+            raise ValueError(f"{decoder}: is a decoder of another shape than the encoder of {encoder}")
+        return autoencoder
+    if len(found) == 2 and "autoencoder" not in kinds.values():
+        return {"arch": "pair", "arch_kwargs": found}
+    raise ValueError(
+        f"{encoder or decoder}: is half of an autoencoder ({', '.join(kinds.values())}); "
+        "the other half is missing or does not fit"
+    )
 
 
 def _load(
     path: Path, kind: str, channels: int, image_size: int, device: torch.device | str
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A denoiser, an encoder or a decoder, the halves from an autoencoder's file too, and what the file holds."""
+    """A denoiser, an encoder or a decoder (also from an autoencoder's file), and the description of what the file
+    holds."""
     model, checkpoint = load_model(path, kind, device)
     if "measurement" in checkpoint:
         raise ValueError(f"{path}: reconstructs images from measurements; it is no {kind}")

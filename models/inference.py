@@ -1,4 +1,4 @@
-"""A frozen network as it is run: nothing of its training is left in it."""
+"""Frozen networks: ready for inference, without anything that only training needs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a reconstruction network is given: images measured incompletely and brought back to image form.
+"""Measurements: the input of a reconstruction network is an image that was measured incompletely.
 
-Noise, attacks and the denoiser act on that measured image, `[B, C, H, W]`, on the same [0, 1] scale as the image.
+Noise, attacks and the denoiser act on the measured image, `[B, C, H, W]`, on the same [0, 1] scale as the image.
 """
 
 from __future__ import annotations
@@ -87,18 +87,19 @@ class QueriedReconstructor(Queried):
 def load_reconstructor(
     spec: Path | str, device: torch.device | str = "cpu", seed: int = 0, **described: Any
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor], dict[str, Any]]:
-    """(network, its measurement, description) of what `--reconstructor` names: a file that `ds_main.py --model
-    reconstructor` wrote, which knows all of it, or something foreign (`models.foreign`), of which `described` says
-    `dataset`, `image_size`, `channels` and the kind of `measurement`, with its `acceleration`; `seed` chooses its lines
-    or its matrix. The kind may also be a function, `package.module:function`, from images to measured ones, as arrays.
+    """(network, its measurement, description) of the network that `--reconstructor` names. A file of `ds_main.py
+    --model reconstructor` stores all of it. For a foreign network (`models.foreign`), `described` gives `dataset`,
+    `image_size`, `channels`, the kind of `measurement` and its `acceleration`; `seed` chooses its lines or its matrix.
+    The kind may also be a function `package.module:function` from images to measured images, as arrays.
 
     Raises FileNotFoundError or ValueError.
     """
     if not is_foreign(spec):
         net, made = load_model(spec, "denoiser", device)
         if "measurement" not in made:
-            raise ValueError(f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py "
-                             "--model reconstructor")  # fmt: skip
+            raise ValueError(
+                f"--reconstructor {spec}: holds a denoiser; train one with ds_main.py --model reconstructor"
+            )
         known = _known(made)
         must_agree("--reconstructor", spec, known, described)
         return Reconstructor(net).eval(), _measurement(known), made
@@ -126,9 +127,13 @@ def export_reconstructor(checkpoint: Path, path: Path) -> None:
 def _known(made: dict[str, Any]) -> dict[str, Any]:
     """What the description of a network says of its images and its measurement, by flag."""
     measured = made["measurement"]
-    return {"image_size": made["image_size"], "channels": made["arch_kwargs"]["channels"],
-            "measurement": measured["kind"], "acceleration": measured["acceleration"],
-            "seed": measured["seed"]}  # fmt: skip
+    return {
+        "image_size": made["image_size"],
+        "channels": made["arch_kwargs"]["channels"],
+        "measurement": measured["kind"],
+        "acceleration": measured["acceleration"],
+        "seed": measured["seed"],
+    }
 
 
 def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Pipelines: what stands in front of the frozen classifier, as one base classifier."""
+"""Pipelines: a denoiser and the frozen classifier behind it as one base classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from models.registry import origins
 class DenoisedClassifier(nn.Module):
     """DS base classifier `x ↦ f(D(x))` (Salman et al. 2020) at one noise level: `[B, C, H, W]` → logits.
 
-    `noise_sd` is what a conditioned denoiser is told; set it to the sigma that is certified.
+    `noise_sd` is the noise level that the denoiser is told; set it to the sigma that is certified.
     """
 
     def __init__(self, denoiser: nn.Module, classifier: nn.Module, noise_sd: float) -> None:
@@ -33,7 +33,7 @@ class DenoisedClassifier(nn.Module):
 
 
 class Autocast(nn.Module):
-    """`base` as it is run: in bfloat16 where `amp` says so, scores in float32."""
+    """`base` in bfloat16 if `amp` is True; its scores are float32 either way."""
 
     def __init__(self, base: nn.Module, amp: bool) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class Autocast(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The loaded parts of a pipeline and what images they take. `dataset` is what the classifier was trained on, `info`
-    what its checkpoint tells of that (`catalogue.DatasetInfo.plain`, or None); `origins` is, for each file, the name
-    and the manifest's digest of the data that it was trained on, where it tells."""
+    """The loaded parts of a pipeline and the images that it takes. `dataset` is the data set that the classifier was
+    trained on, `info` its description if the checkpoint stores it (`catalogue.DatasetInfo.plain`, else None). `origins`
+    maps each file to its training data (name, digest of the manifest), if the file stores that."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -60,34 +60,40 @@ class Pipeline:
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
-        """The base classifier at one noise level, images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`; `compiled`
-        by torch.compile, for batches of one shape. Raises ValueError if it cannot be: that needs a C++ compiler."""
+        """The base classifier at one noise level: images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`. `compiled`
+        uses torch.compile, for batches of one shape. Raises ValueError if there is no C++ compiler, which that needs.
+        """
         if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:
             raise ValueError("--compile: needs a C++ compiler (g++, or the one that CXX names), and there is none")
-        base = self.classifier
+        base: nn.Module = self.classifier
         if self.denoiser is not None:
             base = DenoisedClassifier(self.denoiser, base, noise_sd)
         base = Autocast(base, amp)
-        return torch.compile(base, dynamic=False) if compiled else base
+        return cast(nn.Module, torch.compile(base, dynamic=False)) if compiled else base
 
 
 def load_pipeline(
-    classifier: Path | str, denoiser: Path | None, device: torch.device | str = "cpu", encoder: Path | None = None,
-    decoder: Path | None = None, **described: Any,
-) -> Pipeline:  # fmt: skip
-    """Load the parts, frozen (`models.inference`); `classifier` and `described` as in `load_classifier`, the others as
-    in `load_front`.
+    classifier: Path | str,
+    denoiser: Path | None,
+    device: torch.device | str = "cpu",
+    encoder: Path | None = None,
+    decoder: Path | None = None,
+    **described: Any,
+) -> Pipeline:
+    """Load the parts, frozen (`models.inference`). `classifier` and `described` are as in `load_classifier`, the others
+    as in `load_front`.
 
-    Raises FileNotFoundError, or ValueError if a checkpoint is damaged, holds another kind of model, or the parts do not
-    fit each other: one was trained on another split of the data set than the others, say.
+    Raises FileNotFoundError, or ValueError if a checkpoint is damaged or holds another kind of model, or if the parts
+    do not fit each other, for example because they were trained on different splits of the data set.
     """
     trained = origins((classifier, denoiser, encoder, decoder))
     splits: dict[str, tuple[str, str]] = {}
     for path, (dataset, digest) in trained.items():
         first, same = splits.setdefault(dataset, (path, digest))
         if digest != same:
-            raise ValueError(f"{path}: was trained on another split of {dataset} than {first}, and may have seen its "
-                             "test images")  # fmt: skip
+            raise ValueError(
+                f"{path}: was trained on another split of {dataset} than {first}, and may have seen its test images"
+            )
     f, made = load_classifier(classifier, device, **described)
     kwargs = made["arch_kwargs"]
     d = None
@@ -97,6 +103,12 @@ def load_pipeline(
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
-        frozen(f), d, made["dataset"], made["image_size"], kwargs["channels"], kwargs["num_classes"], made.get("info"),
+        frozen(f),
+        d,
+        made["dataset"],
+        made["image_size"],
+        kwargs["channels"],
+        kwargs["num_classes"],
+        made.get("info"),
         trained,
-    )  # fmt: skip
+    )

@@ -112,6 +112,10 @@ class CifarResNet(nn.Module):
     """ResNet for 32 px (He et al. 2016, section 4.2) with 1×1 convolutions on its shortcuts: depth 20 has 272,474
     parameters, depth 110 has 1,730,714."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, depth: int, num_classes: int = 10) -> None:
         super().__init__()
         blocks, width = (depth - 2) // 6, 16
@@ -144,9 +148,13 @@ class _BasicBlock(nn.Module):
 
 
 def cifar_classifier(
-    depth: int, num_classes: int = 10, channels: int = 3, image_size: int = 32, mean: Sequence[float] = CIFAR_MEAN,
+    depth: int,
+    num_classes: int = 10,
+    channels: int = 3,
+    image_size: int = 32,
+    mean: Sequence[float] = CIFAR_MEAN,
     std: Sequence[float] = CIFAR_STD,
-) -> nn.Sequential:  # fmt: skip
+) -> nn.Sequential:
     """`Sequential(Normalize, net)`, by default with CIFAR-10's mean and standard deviation; of any image size."""
     if channels != 3:
         raise ValueError(f"the published CIFAR-10 classifiers take 3 channels, not {channels}")

@@ -12,7 +12,7 @@ from torch import nn
 from common import files
 from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
-from models.denoisers import DnCNN, NAFNet
+from models.denoisers import DnCNN, NAFNet, NAFNet4
 from models.device import prepare
 from models.foreign import foreign
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
@@ -31,7 +31,10 @@ def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
     return Pair(*halves)
 
 
-DENOISERS: dict[str, Callable[..., nn.Module]] = {"nafnet": NAFNet, "dncnn": DnCNN, "memnet": MemNet}
+DENOISERS: dict[str, Callable[..., nn.Module]] = {
+    "nafnet4": NAFNet4, "nafnet": NAFNet, "dncnn": DnCNN, "memnet": MemNet,
+}  # fmt: skip
+DEFAULT_DENOISER = "nafnet4"  # of new ones; why: results/benchmarks/denoisers.md
 # Everything that may stand before the classifier: images and a noise level → images.
 FRONTS = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
 HALVES = {"encoder": {"cifar_encoder_192_24": CifarEncoder}, "decoder": {"cifar_decoder_192_24": CifarDecoder}}

@@ -1,5 +1,5 @@
-"""3×3 convolutions of small maps by matrix products: in float32 on the CPU, where the usual kernels, made for large
-maps, spend most of a ResNet's time on its deepest layers."""
+"""3×3 convolutions of small maps as matrix products, in float32 on the CPU: the usual kernels are made for large maps,
+and a ResNet spends most of its time in its deepest layers there."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 
 # Winograd's F(4, 3) with the matrices of Lavin & Gray (2016): four outputs of three taps from six products.
-INPUT = np.array([
-    [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-])  # fmt: skip
+INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
 FILTER = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
@@ -24,19 +30,24 @@ def with_small_maps(model: nn.Module) -> nn.Module:
     for parent in list(model.modules()):
         for name, conv in parent.named_children():
             if type(conv) is nn.Conv2d and (
-                conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
-                and conv.stride in ((1, 1), (2, 2)) and conv.dilation == (1, 1) and conv.groups == 1
-            ):  # fmt: skip
+                conv.kernel_size == (3, 3)
+                and conv.padding == (1, 1)
+                and conv.padding_mode == "zeros"
+                and conv.stride in ((1, 1), (2, 2))
+                and conv.dilation == (1, 1)
+                and conv.groups == 1
+            ):
                 setattr(parent, name, SmallMapConv2d(conv))
     return model
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`conv` (3×3, zeros around the map), by matrix products where these are faster. For frozen parameters: what it
-    makes of them is kept."""
+    """`conv` (3×3, zero padding) as matrix products where these are faster. The parameters must be frozen: matrices
+    that are computed from them are kept."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, conv.stride, 1, bias=False, device="meta")
+        stride = conv.stride[0]
+        super().__init__(conv.in_channels, conv.out_channels, 3, stride, 1, bias=False, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self._matrices: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -44,12 +55,12 @@ class SmallMapConv2d(nn.Conv2d):
         return self.by_products(x) if self.is_faster(x) else super().forward(x)
 
     def by_products(self, x: Tensor) -> Tensor:
-        images, channels, *size = x.shape
-        before, filters, behind = self._matrices.get(tuple(size)) or self._prepare(*size)
+        (images, channels, height, width), stride = x.shape, self.stride[0]
+        before, filters, behind = self._matrices.get((height, width)) or self._prepare(height, width)
         # Pixel by pixel, not image by image; what comes out lies in memory like that, so the next one copies nothing.
         lines = before @ x.permute(2, 3, 0, 1).reshape(-1, images * channels)
         lines = torch.bmm(lines.view(len(filters), -1, channels), filters)
-        y = (behind @ lines.view(len(before), -1)).view(*(-(-side // self.stride[0]) for side in size), images, -1)
+        y = (behind @ lines.view(len(before), -1)).view(-(-height // stride), -(-width // stride), images, -1)
         if self.bias is not None:
             y += self.bias
         return y.permute(2, 3, 0, 1)
@@ -69,7 +80,8 @@ class SmallMapConv2d(nn.Conv2d):
         filters = np.einsum("px,qy,kcxy->pqck", g1, g2, self.weight.double().numpy(), optimize=True)
         behind = np.einsum("hpt,wqs->hwpqts", a1, a2).reshape(-1, len(before))
         filters = filters.reshape(-1, *filters.shape[2:])
-        self._matrices[height, width] = tuple(torch.tensor(m, dtype=torch.float32) for m in (before, filters, behind))
+        first, second, third = (torch.tensor(m, dtype=torch.float32) for m in (before, filters, behind))
+        self._matrices[height, width] = first, second, third
         return self._matrices[height, width]
 
 
@@ -87,8 +99,8 @@ def products(size: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         output, tap, number = np.array(met).T
         return np.eye(size)[number][:, None], np.eye(3)[tap], np.eye(size)[outputs][:, output][..., None]
     if size == 2:  # w1 (x0 + x1) + (w2 - w1) x1 and w1 (x0 + x1) + (w0 - w1) x0
-        b, g, a = ([1, 1], [0, 1], [1, 0]), ([0, 1, 0], [0, -1, 1], [1, -1, 0]), ([1, 1, 0], [1, 0, 1])
-        return np.array(b)[:, None], np.array(g), np.array(a)[..., None]
+        lines, taps, sums = ([1, 1], [0, 1], [1, 0]), ([0, 1, 0], [0, -1, 1], [1, -1, 0]), ([1, 1, 0], [1, 0, 1])
+        return np.array(lines)[:, None], np.array(taps), np.array(sums)[..., None]
     tiles = -(-size // 4)
     b, a = np.zeros((6, tiles, 4 * tiles + 2)), np.zeros((4 * tiles, 6, tiles))
     for t in range(tiles):

@@ -1,4 +1,4 @@
-"""The audit: what is wrong with the images, their labels and their splits, and what was done about it."""
+"""The audit: faults of the images, their labels and their splits, and what was done about them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,15 @@ class Finding:
 
 
 def audit(
-    records: Sequence[Record], near: Near, groups: Sequence[str], splits: Sequence[str], info: DatasetInfo,
+    records: Sequence[Record],
+    near: Near,
+    groups: Sequence[str],
+    splits: Sequence[str],
+    info: DatasetInfo,
     others: Mapping[str, int] | None = None,
-) -> list[Finding]:  # fmt: skip
-    """Every check, in the order in which a reader wants them; `others` counts the files that were not read, by
-    suffix."""
+) -> list[Finding]:
+    """All checks, in the order in which a reader wants them; `others` maps suffixes to the number of files that were
+    not read."""
     return [
         *check_files(records, others or {}),
         *check_duplicates(records, near, splits),
@@ -57,26 +61,40 @@ def audit(
 
 
 def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Finding]:
-    """Unreadable images, files of other kinds, and pixel formats and sizes that are not what most have."""
+    """Unreadable images, files of other kinds, and unusual pixel formats and sizes."""
     readable = [record for record in records if record.sha256]
-    broken = [record for record in records if record.excluded.startswith("unreadable")]
+    broken = [[record] for record in records if record.excluded.startswith("unreadable")]
+    odd = [[record] for record in readable if record.mode not in ("L", "RGB")]
+    small = [[record] for record in readable if min(record.width, record.height) < 32]
+    turned = [[record] for record in readable if record.passed_over]
+    reasons = "; ".join(record.excluded for (record,) in broken[:2])
     modes = Counter(record.mode for record in readable)
+    passed_over = Counter(f"with {record.passed_over}" for (record,) in turned)
+    return [
+        _found("unreadable files", "warning", broken, reasons, "set aside, where --skip_unreadable asks for that"),
+        _finding("other files", "note", sum(others.values()), _suffixes(others), "not read"),
+        _found("odd pixel formats", "note", odd, _counted(modes), "read as 8-bit RGB"),
+        _found("sides below 32 px", "warning", small, _sizes(readable), "kept"),
+        _found("orientation and pages", "note", turned, _counted(passed_over), "as stored, first page"),
+    ]
+
+
+def _counted(counts: Counter[str]) -> str:
+    """`3 RGB, 1 L`: the most frequent first."""
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _suffixes(counts: Mapping[str, int]) -> str:
+    """`2 without suffix, 1 .txt`."""
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(counts.items()))
+
+
+def _sizes(readable: Sequence[Record]) -> str:
+    """How many sizes the images have, the shortest and the longest side, and the two most frequent sizes."""
     sizes = Counter((record.width, record.height) for record in readable)
     sides = [side for size in sizes for side in size] or [0]
-    passed_over = Counter(record.passed_over for record in readable if record.passed_over)
     common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
-    return [
-        _found("unreadable files", "warning", [[r] for r in broken], "; ".join(r.excluded for r in broken[:2]),
-               "set aside, where --skip_unreadable asks for that"),
-        _finding("other files", "note", sum(others.values()),
-                 ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(others.items())), "not read"),
-        _found("odd pixel formats", "note", [[r] for r in readable if r.mode not in ("L", "RGB")],
-               ", ".join(f"{n} {mode}" for mode, n in modes.most_common()), "read as 8-bit RGB"),
-        _found("sides below 32 px", "warning", [[r] for r in readable if min(r.width, r.height) < 32],
-               f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}", "kept"),
-        _found("orientation and pages", "note", [[r] for r in readable if r.passed_over],
-               ", ".join(f"{n} with {what}" for what, n in passed_over.most_common()), "as stored, first page"),
-    ]  # fmt: skip
+    return f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}"
 
 
 def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str]) -> list[Finding]:
@@ -97,18 +115,27 @@ def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str
         )
         found += [
             _found(f"{kind} images", "note", members, detail, done(members)),
-            _found(f"{kind}, published split", "warning", across,
-                   f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
-                   done(across)),
-            _found(f"{kind}, two labels", wrong, conflicting, "groups: one label is wrong",
-                   f"{done(conflicting)}; labels as they are"),
-        ]  # fmt: skip
+            _found(
+                f"{kind}, published split",
+                "warning",
+                across,
+                f"groups in two of its splits, with {leaked} of its {testing} test images" if across else "",
+                done(across),
+            ),
+            _found(
+                f"{kind}, two labels",
+                wrong,
+                conflicting,
+                "groups: one label is wrong",
+                f"{done(conflicting)}; labels as they are",
+            ),
+        ]
     return found
 
 
 def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out: tuple[str, ...]) -> str:
-    """What the splits did about groups of images that belong together; `left_out` is how the reasons begin for which
-    images were left out on their account."""
+    """What the splits did about groups of images that belong together. `left_out` is the beginning of the reasons for
+    which images were left out because of their group."""
     groups = list(groups)
     torn = sum(len({split_of[record.path] for record in group} - {""}) > 1 for group in groups)
     out = sum(record.excluded.startswith(left_out) for group in groups for record in group)
@@ -118,8 +145,7 @@ def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out
 
 
 def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]) -> list[Finding]:
-    """What belongs together (a subject, a picture) on both sides of the published split and of ours, and what a random
-    split would do."""
+    """Groups (a subject, a picture) in several published splits or in several of ours; the leak of a random split."""
     members: dict[str, list[Record]] = defaultdict(list)
     sides: dict[str, set[str]] = defaultdict(set)
     for record, group, split in zip(records, groups, splits, strict=True):
@@ -133,26 +159,34 @@ def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Seque
     joined = f" ({subjects} subjects, some joined by alike images)" if dealt < subjects else ""
     leak = random_split_leak(groups)
     return [
-        _found("groups, published split", "warning", published, "groups (subjects, copies) in two of its splits",
-               _done(published, split_of, (ALSO_IN, GROUP_IN))),
+        _found(
+            "groups, published split",
+            "warning",
+            published,
+            "groups (subjects, copies) in two of its splits",
+            _done(published, split_of, (ALSO_IN, GROUP_IN)),
+        ),
         _finding("groups in two splits", "error", leaking, f"of {dealt} groups{joined}", "nothing"),
-        Finding("a random split would leak", "note" if leak else "ok", round(100 * leak),
-                "% of its test images: a group-mate in training (mean of 5 seeds)",
-                "groups stay whole" * (leak > 0 and not leaking)),
-    ]  # fmt: skip
+        Finding(
+            "a random split would leak",
+            "note" if leak else "ok",
+            round(100 * leak),
+            "% of its test images: a group-mate in training (mean of 5 seeds)",
+            "groups stay whole" * (leak > 0 and not leaking),
+        ),
+    ]
 
 
 def random_split_leak(
     groups: Sequence[str], test_share: float = 0.2, train_share: float = 0.7, seeds: int = 5
 ) -> float:
-    """The share of test images with a group-mate among the training images, were images split at random."""
+    """The share of test images that would have a group-mate in training if images were split at random."""
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
     count, leaks = len(codes), []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(count)
-        test, train = np.split(order, [max(1, round(test_share * count)), round((test_share + train_share) * count)])[
-            :2
-        ]
+        ends = [max(1, round(test_share * count)), round((test_share + train_share) * count)]
+        test, train, _ = np.split(order, ends)
         leaks.append(np.isin(codes[test], codes[train]).mean())
     return float(np.mean(leaks))
 
@@ -160,35 +194,46 @@ def random_split_leak(
 def check_balance(
     records: Sequence[Record], groups: Sequence[str], splits: Sequence[str], info: DatasetInfo
 ) -> list[Finding]:
-    """Classes that a split lacks, or nearly, how unequal they are, and groups so large that no split can be fair."""
+    """Classes with few or no images in a split, class imbalance, and groups too large for a fair split."""
     counts = count_images(records, splits, info.classes)
-    few = [f"{counts[split][name]} {name} in {split}" for split in SPLITS for name in info.classes
-           if counts[split][name] < FEW]  # fmt: skip
-    empty = any(counts[split][name] == 0 for split in SPLITS for name in info.classes)
-    totals = [sum(counts[split][name] for split in SPLITS) for name in info.classes]
-    ratio = max(totals) / max(1, min(totals))
-    held = {(record.source_split, record.class_name) for record in records}
-    published = {split for split, _ in held} - {""}
-    lacking = [f"no {name} in {split}" for split in SPLITS if split in published for name in info.classes
-               if (split, name) not in held]  # fmt: skip
-    owned = Counter((record.class_name, group) for record, group, split in zip(records, groups, splits, strict=True)
-                    if split)  # fmt: skip
-    large = sorted(((n / totals[info.classes.index(name)], name) for (name, _), n in owned.items()
-                    if n >= FEW and n > LARGE * totals[info.classes.index(name)]), reverse=True)  # fmt: skip
+    cells = [(counts[split][name], name, split) for split in SPLITS for name in info.classes]
+    few = [f"{n} {name} in {split}" for n, name, split in cells if n < FEW]
+    severity = "error" if any(n == 0 for n, _, _ in cells) else "warning"
+    totals = {name: sum(counts[split][name] for split in SPLITS) for name in info.classes}
+    ratio = max(totals.values()) / max(1, min(totals.values()))
+    imbalance = f"classes; the largest has {ratio:.1f} times the images of the smallest"
+    lacking = _lacking(records, info)
+    large = _large_groups(records, groups, splits, totals)
+    shares = "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3])
     return [
-        _finding("classes a split hardly has", "error" if empty else "warning", len(few), "; ".join(few[:4]),
-                 "nothing"),
-        _finding("groups too large to deal", "warning", len(large),
-                 "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3]), "nothing"),
-        _finding("classes, published split", "warning", len(lacking), "; ".join(lacking[:4]),
-                 "pooled, unless official"),
-        Finding("class imbalance", "warning" if ratio > 3 else "ok", len(info.classes),
-                f"classes; the largest has {ratio:.1f} times the images of the smallest"),
-    ]  # fmt: skip
+        _finding("classes a split hardly has", severity, len(few), "; ".join(few[:4]), "nothing"),
+        _finding("groups too large to deal", "warning", len(large), shares, "nothing"),
+        _finding(
+            "classes, published split", "warning", len(lacking), "; ".join(lacking[:4]), "pooled, unless official"
+        ),
+        Finding("class imbalance", "warning" if ratio > 3 else "ok", len(info.classes), imbalance),
+    ]
+
+
+def _lacking(records: Sequence[Record], info: DatasetInfo) -> list[str]:
+    """The classes that are missing from a split of the published ones, in words."""
+    held = {(record.source_split, record.class_name) for record in records}
+    published = [split for split in SPLITS if any(split == other for other, _ in held)]
+    return [f"no {name} in {split}" for split in published for name in info.classes if (split, name) not in held]
+
+
+def _large_groups(
+    records: Sequence[Record], groups: Sequence[str], splits: Sequence[str], totals: Mapping[str, int]
+) -> list[tuple[float, str]]:
+    """(share, class) of each group that holds too much of a class, the largest share first."""
+    dealt = [(record, group) for record, group, split in zip(records, groups, splits, strict=True) if split]
+    owned = Counter((record.class_name, group) for record, group in dealt)
+    found = [(n / totals[name], name) for (name, _), n in owned.items() if n >= FEW and n > LARGE * totals[name]]
+    return sorted(found, reverse=True)
 
 
 def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Finding]:
-    """How far what is no medicine predicts the class: a network may learn that in place of the disease."""
+    """How well traits that are no medicine predict the class: a network may learn them instead of the disease."""
     measured = shortcuts(records, groups)
     found = [] if measured else [Finding("shortcuts", "note", 0, "too few images or groups to look for them")]
     for name, (accuracy, chance) in measured.items():
@@ -237,8 +282,9 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 
 def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[Record], synthetic: bool) -> bool:
-    """A picture of groups of alike images, of each the pair that makes the finding; those with two labels and those
-    across the published split first. For the user's own eyes. False, and no picture, where there are none."""
+    """A picture of groups of alike images, for the user's own eyes: of each group the pair that makes the finding.
+    Pairs with two labels and pairs across the published split come first. Returns False, and draws nothing, if there
+    are none."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

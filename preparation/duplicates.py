@@ -76,11 +76,11 @@ def _spanning(pairs: np.ndarray, start: int, other: int) -> np.ndarray:
 
 def near_duplicates(records: Sequence[Record], least: float | None) -> Near:
     """`near_pairs` of the readable records, identical ones included; none where `least` is None."""
-    readable = [i for i, record in enumerate(records) if record.thumbnail is not None]
+    readable = [(i, record.thumbnail) for i, record in enumerate(records) if record.thumbnail is not None]
     if least is None or not readable:
         return []
-    pairs = near_pairs([records[i].thumbnail for i in readable], least)
-    return [(readable[i], readable[j], correlation) for i, j, correlation in pairs]
+    pairs = near_pairs([thumbnail for _, thumbnail in readable], least)
+    return [(readable[i][0], readable[j][0], correlation) for i, j, correlation in pairs]
 
 
 def group_names(records: Sequence[Record], near: Near, subjects: bool = True) -> list[str]:

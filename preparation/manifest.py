@@ -14,9 +14,13 @@ from preparation.scan import Record
 
 
 def write_manifest(
-    folder: Path, records: Sequence[Record], splits: Sequence[str], groups: Sequence[str], info: DatasetInfo,
+    folder: Path,
+    records: Sequence[Record],
+    splits: Sequence[str],
+    groups: Sequence[str],
+    info: DatasetInfo,
     settings: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Write the table whose columns the design fixes, and beside it `settings` with the table's fingerprint: what is
     written halfway is found out by `datasets.read_manifest`. The same images and settings give the same table anywhere.
     """
@@ -25,8 +29,8 @@ def write_manifest(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(MANIFEST_COLUMNS)
         for record, split, group in zip(records, splits, groups, strict=True):
-            label = info.classes.index(record.class_name)
-            writer.writerow((record.path, label, record.class_name, split, group, record.sha256, record.width,
-                             record.height, record.excluded))  # fmt: skip
+            name = record.class_name
+            pixels = (record.sha256, record.width, record.height)
+            writer.writerow((record.path, info.classes.index(name), name, split, group, *pixels, record.excluded))
     about = {"version": MANIFEST_VERSION, "sha256": files.sha256(path)}
     files.write_json(path.with_suffix(".json"), about | settings)

@@ -41,17 +41,62 @@ class Kind:
 
 
 KINDS = (
-    Kind((0.36, 0.50), (0.30, 0.52), (0.08, 0.22), (0.75, 1.00), (0.70, 1.00), (0.0, 0.25), 0.06,
-         (ORANGE, BROWN, PINK, GREEN), (0.55, 0.22, 0.15, 0.08)),
-    Kind((0.38, 0.52), (0.24, 0.42), (0.10, 0.26), (0.35, 0.75), (0.60, 0.95), (0.35, 1.1), 0.10,
-         (BROWN, GREEN, BLUE, PINK, VIOLET), (0.30, 0.15, 0.20, 0.20, 0.15)),
-    Kind((0.36, 0.46), (0.32, 0.48), (0.03, 0.14), (0.60, 0.95), (0.45, 0.85), (0.0, 0.3), 0.07,
-         (GREEN, BLUE, BROWN, VIOLET), (0.50, 0.20, 0.20, 0.10)),
-    Kind((0.33, 0.48), (0.34, 0.52), (0.02, 0.08), (0.35, 0.75), (0.35, 0.75), (0.0, 0.2), 0.03,
-         (VIOLET, BLUE, ORANGE, GREEN), (0.40, 0.35, 0.12, 0.13)),
-    Kind((0.44, 0.60), (0.08, 0.17), (0.14, 0.30), (0.30, 0.65), (0.65, 1.00), (0.0, 0.3), 0.09,
-         (PINK, BLUE, GREEN, VIOLET), (0.42, 0.30, 0.18, 0.10)),
-)  # fmt: skip
+    Kind(
+        cytoplasm=(0.36, 0.50),
+        nucleus=(0.30, 0.52),
+        angular=(0.08, 0.22),
+        density=(0.75, 1.00),
+        chromatin=(0.70, 1.00),
+        halo=(0.0, 0.25),
+        folds=0.06,
+        stains=(ORANGE, BROWN, PINK, GREEN),
+        odds=(0.55, 0.22, 0.15, 0.08),
+    ),
+    Kind(
+        cytoplasm=(0.38, 0.52),
+        nucleus=(0.24, 0.42),
+        angular=(0.10, 0.26),
+        density=(0.35, 0.75),
+        chromatin=(0.60, 0.95),
+        halo=(0.35, 1.1),
+        folds=0.10,
+        stains=(BROWN, GREEN, BLUE, PINK, VIOLET),
+        odds=(0.30, 0.15, 0.20, 0.20, 0.15),
+    ),
+    Kind(
+        cytoplasm=(0.36, 0.46),
+        nucleus=(0.32, 0.48),
+        angular=(0.03, 0.14),
+        density=(0.60, 0.95),
+        chromatin=(0.45, 0.85),
+        halo=(0.0, 0.3),
+        folds=0.07,
+        stains=(GREEN, BLUE, BROWN, VIOLET),
+        odds=(0.50, 0.20, 0.20, 0.10),
+    ),
+    Kind(
+        cytoplasm=(0.33, 0.48),
+        nucleus=(0.34, 0.52),
+        angular=(0.02, 0.08),
+        density=(0.35, 0.75),
+        chromatin=(0.35, 0.75),
+        halo=(0.0, 0.2),
+        folds=0.03,
+        stains=(VIOLET, BLUE, ORANGE, GREEN),
+        odds=(0.40, 0.35, 0.12, 0.13),
+    ),
+    Kind(
+        cytoplasm=(0.44, 0.60),
+        nucleus=(0.08, 0.17),
+        angular=(0.14, 0.30),
+        density=(0.30, 0.65),
+        chromatin=(0.65, 1.00),
+        halo=(0.0, 0.3),
+        folds=0.09,
+        stains=(PINK, BLUE, GREEN, VIOLET),
+        odds=(0.42, 0.30, 0.18, 0.10),
+    ),
+)
 
 
 @dataclass(frozen=True)

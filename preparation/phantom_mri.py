@@ -193,7 +193,7 @@ def mri_slice(label: int, subject: Subject, position: float, size: int = 96) -> 
         raise ValueError(f"position must lie in [0, 1], got {position}")
     lesion = draw_lesion(label, subject)
     z = LOWEST + position * (HIGHEST - LOWEST)
-    if label != NO_TUMOR:
+    if lesion is not None and label != NO_TUMOR:
         reach = 0.75 * lesion.radius * lesion.height  # the caps beyond are too small to call
         z = min(max(lesion.centre[2] + (2 * position - 1) * reach, LOWEST), HIGHEST)
     image = _render(subject, lesion, z, size)
@@ -332,7 +332,7 @@ def _field(seed: int, key: int, x: np.ndarray, y: np.ndarray, z: float, waveleng
     return sum(np.cos(a * x + b * y + c) for a, b, c in terms) / np.sqrt(8)
 
 
-def _step(distance: np.ndarray | float, width: float) -> np.ndarray | float:
+def _step(distance: np.ndarray | float, width: float) -> np.ndarray:
     """A soft step: 1 where `distance` is well above 0, 0 well below."""
     return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(distance) / width)
 

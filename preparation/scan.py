@@ -28,11 +28,11 @@ COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "fo
 class Record:
     """One image. `path` is relative to the source folder, with `/`; a slice of a volume is `scan.nii.gz[80]`.
 
-    `source_split` is the published one: train, val, test, or "" where there is none. `subject` names whose image it is
-    where that is known, else "". `sha256` is of the decoded RGB pixels; `thumbnail` is grey, uint8 `[64, 64]`; `mode`,
-    `format` and `bytes` are those of the file, `quantisation` the mean of a JPEG's first table, of luminance (small:
-    high quality), `passed_over` what is not heeded: an orientation in the header, further pages. `excluded` holds the
-    reason why the image is set aside, or "".
+    `source_split`: the published split, train, val or test, or "" if there is none. `subject`: the patient or other
+    owner if known, else "". `sha256`: of the decoded RGB pixels. `thumbnail`: grey, uint8 `[64, 64]`. `mode`, `format`,
+    `bytes`: of the file. `quantisation`: the mean of a JPEG's first table, of luminance (small: high quality).
+    `passed_over`: what reading ignores, an orientation in the header or further pages. `excluded`: the reason why the
+    image is left out, or "".
     """
 
     path: str
@@ -52,11 +52,11 @@ class Record:
 
 
 def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept: Path) -> None:
-    """Decode every image, in parallel, and fill in what `Record` holds of it; one that cannot be read is marked
-    `excluded = "unreadable: …"`.
+    """Decode every image, in parallel, and fill in its `Record`; an image that cannot be read is marked `excluded =
+    "unreadable: …"`.
 
-    What was found is written to the folder `kept` image by image, and an interrupted or later run reads from there what
-    it holds of files that have the same size and time of change; thumbnails stay on the disk, memory-mapped.
+    Results are written to the folder `kept` image by image. A later (or resumed) run reads them from there for files
+    with the same size and time of change. Thumbnails stay on the disk, memory-mapped.
     """
     from tqdm import tqdm
 
@@ -163,7 +163,10 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
     """Of the grey pixels of these images at 64 px, on the [0, 1] scale, to three digits: what a classifier's first
     layer subtracts and divides by."""
     # Counted by grey level: however many images there are, their pixels are never in memory as numbers of 4 bytes.
-    counts = sum(np.bincount(record.thumbnail.ravel(), minlength=256) for record in records)
+    counts = np.zeros(256, dtype=np.int64)
+    for record in records:
+        if record.thumbnail is not None:
+            counts += np.bincount(record.thumbnail.ravel(), minlength=256)
     levels = np.arange(256) / 255
     mean = np.average(levels, weights=counts)
     std = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
@@ -181,7 +184,7 @@ def _read_header(record: Record, path: Path) -> None:
         record.format = record.mode = suffix_of(of_volume(path)[0]).strip(".").upper()
         return
     with Image.open(path) as image:
-        record.mode, record.format = image.mode, image.format
+        record.mode, record.format = image.mode, image.format or ""
         tables = getattr(image, "quantization", None)
         record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
         if getattr(image, "n_frames", 1) > 1:

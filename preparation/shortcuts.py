@@ -1,4 +1,4 @@
-"""What predicts the class though it is no medicine: the size of the file's image, its border, how it was saved."""
+"""Shortcuts: traits that predict the class but are no medicine, as image size, border, or how a file was saved."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ FRAME = 3  # pixels of a thumbnail's border
 
 def traits(record: Record) -> dict[str, list[float]]:
     """What is known of an image without looking at what it shows."""
+    assert record.thumbnail is not None  # unreadable images are left out before
     grey = record.thumbnail / 255.0
     frame = np.concatenate(
         [grey[:FRAME].ravel(), grey[-FRAME:].ravel(), grey[:, :FRAME].ravel(), grey[:, -FRAME:].ravel()]

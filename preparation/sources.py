@@ -36,15 +36,13 @@ CROPPED = "CROPPED"
 def find_images(
     source: Path, info: DatasetInfo | None, slices: int | None = None
 ) -> tuple[list[Record], tuple[str, ...]]:
-    """The images of `source`, a folder or a CSV file, sorted by path (those of torchvision by split and number, so that
-    image i of a split is the published one), and the names of their classes.
+    """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes. (Those of
+    torchvision are sorted by split and number, so that image i of a split is the published one.)
 
-    `info` is that of a known data set; None: classes are what the folders (or the table) are called. Of a NIfTI volume,
-    or a DICOM file of several frames, come `slices` slices (None: one), evenly from its middle half; of a DICOM series
-    in single files so many of these (None: all). Raises FileNotFoundError if a folder is missing, OSError if one may
-    not be read, ValueError on a class that the data set does not know, on one without images, on fewer than two, on two
-    whose names differ in nothing but case, on images outside of classes and splits, or if there is nothing to take
-    several slices of.
+    `info` describes a known data set; None: the classes are the names of the folders (or those in the table). For
+    `slices` see `volumes.choose_slices`. Raises FileNotFoundError if a folder is missing, and OSError if one may not be
+    read. Raises ValueError on an unknown class, a class without images, fewer than two classes, two classes whose names
+    differ only in case, images outside of classes and splits, or if there is nothing to take several slices of.
     """
     if source.suffix.lower() == ".csv":
         records, classes = _from_table(source, info)
@@ -54,21 +52,26 @@ def find_images(
         raise ValueError(f"--source {source}: is neither a folder nor a .csv table")
     else:
         raise FileNotFoundError(f"--source {source}: no such folder")
-    for record in records:
-        if any(0xD800 <= ord(letter) < 0xE000 for letter in record.path):
-            raise ValueError(f"{source}: the name of {record.path!a} is not UTF-8; rename it")
-    spellings = {name.casefold(): name for name in classes}
-    if len(spellings) < len(classes):
-        twice = sorted(name for name in classes if list(map(str.casefold, classes)).count(name.casefold()) > 1)
-        raise ValueError(f"{source}: classes {', '.join(twice)} differ in nothing but case; are they one?")
-    if len(classes) < 2:
-        each = ", each a folder of images" if source.is_dir() else ""
-        raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed{each}")
+    _must_be_named_well(records, classes, source)
     root = source if source.is_dir() else source.parent
     found = sorted(choose_slices(records, root, slices), key=lambda record: record.path)
     if info and info.torchvision:
         found.sort(key=lambda record: (record.source_split, PurePosixPath(record.path).name))
     return found, classes
+
+
+def _must_be_named_well(records: Sequence[Record], classes: Sequence[str], source: Path) -> None:
+    """Raises ValueError on a path that is not UTF-8, on fewer than two classes, or on two that differ in case only."""
+    for record in records:
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in record.path):
+            raise ValueError(f"{source}: the name of {record.path!a} is not UTF-8; rename it")
+    spellings = Counter(map(str.casefold, classes))
+    twice = sorted(name for name in classes if spellings[name.casefold()] > 1)
+    if twice:
+        raise ValueError(f"{source}: classes {', '.join(twice)} differ only in case; are they one class?")
+    if len(classes) < 2:
+        each = ", each a folder of images" if source.is_dir() else ""
+        raise ValueError(f"{source}: has {len(classes)} class(es); at least two are needed{each}")
 
 
 def other_files(source: Path) -> Counter[str]:
@@ -88,69 +91,90 @@ def relabel(records: Sequence[Record], scheme: dict[str, str], disease: Sequence
 
 
 def find_subjects(records: Sequence[Record], source: Path, pattern: str | None) -> None:
-    """Fill in `subject`: what the groups of the regular expression `pattern` find in the path (without groups: all it
-    matches). Without a pattern, a slice belongs to its volume and a DICOM file to its patient (where that is not told:
-    study, series), whose name is hashed.
+    """Fill in `subject`: what the groups of the regular expression `pattern` match in the path (without groups: the
+    whole match). Without a pattern, a slice belongs to its volume and a DICOM file to its patient, hashed (if that is
+    not stored: study, or series).
 
-    Raises ValueError if the pattern is none, or finds nothing in some path.
+    Raises ValueError if the pattern is no regular expression, or finds nothing in some path.
     """
-    if pattern is not None:
-        try:
-            find = re.compile(pattern).search
-        except re.error as error:
-            raise ValueError(f"--group_by {pattern}: not a regular expression ({error})") from None
-        lost = [record.path for record in records if not record.subject and not find(record.path)]
-        if lost:
-            raise ValueError(
-                f"--group_by {pattern}: finds nothing in {lost[0]}" + f" and {len(lost) - 1} more" * (len(lost) > 1)
-            )
-    for record in records:
-        if record.subject:
-            continue
-        if pattern is not None:
-            found = find(record.path)
-            record.subject = "/".join(map(str, found.groups())) if found.groups() else found[0]
-            continue
-        record.subject = owner(record, source)
+    try:
+        find = re.compile(pattern or "").search
+    except re.error as error:
+        raise ValueError(f"--group_by {pattern}: not a regular expression ({error})") from None
+    nameless = [record for record in records if not record.subject]
+    if pattern is None:
+        for record in nameless:
+            record.subject = owner(record, source)
+        return
+    matches = [find(record.path) for record in nameless]
+    lost = [record.path for record, match in zip(nameless, matches, strict=True) if match is None]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise ValueError(f"--group_by {pattern}: finds nothing in {lost[0]}{more}")
+    for record, match in zip(nameless, matches, strict=True):
+        if match is not None:
+            record.subject = "/".join(map(str, match.groups())) if match.groups() else match[0]
 
 
 def _from_folders(source: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
     if (source / "process").is_dir():
-        records, classes = _from_folders(source / "process", info)
-        for record in records:
+        inside, classes = _from_folders(source / "process", info)
+        for record in inside:
             record.path = f"process/{record.path}"
-        return records, classes
+        return inside, classes
     folders = _subfolders(source)
     split_folders = [folder for folder in folders if folder.name.lower() in SPLIT_FOLDERS]
     _none_outside(source)
-    for folder in folders if split_folders else ():
+    if split_folders:
+        records = _from_splits(source, info, folders, split_folders)
+    else:
+        spelled = _spelled(info)
+        if info and not any(_plain(folder.name) in spelled for folder in folders):
+            raise ValueError(
+                f"{source}: holds neither Training/ and Testing/ nor a folder for each class "
+                f"({', '.join(info.classes)})"
+            )
+        records = [r for folder in folders for r in _of_class(folder, source, "", spelled, info)]
+    if not records:
+        raise ValueError(f"{source}: no images in it; it must hold a folder for each class, or Training/ and Testing/")
+    _must_hold(info, records, source)
+    return records, _classes_of(records, info)
+
+
+def _from_splits(
+    source: Path, info: DatasetInfo | None, folders: Sequence[Path], split_folders: Sequence[Path]
+) -> list[Record]:
+    """The images of a published split, `split_folders` among the `folders` of `source`."""
+    for folder in folders:
         if folder not in split_folders and (stray := images_in(folder)):
-            raise ValueError(f"{folder}: lies beside {split_folders[0].name}/ and is no split, but holds images "
-                             f"({stray[0].name} …); splits are called {', '.join(SPLIT_FOLDERS)}")  # fmt: skip
+            raise ValueError(
+                f"{folder}: holds images ({stray[0].name} …) but is no split as {split_folders[0].name}/ is; "
+                f"splits are called {', '.join(SPLIT_FOLDERS)}"
+            )
     spelled = _spelled(info)
     records: list[Record] = []
-    if not split_folders:
-        if info and not any(_plain(folder.name) in spelled for folder in folders):
-            raise ValueError(f"{source}: holds neither Training/ and Testing/ nor a folder for each class "
-                             f"({', '.join(info.classes)})")  # fmt: skip
-        records = [r for folder in folders for r in _of_class(folder, source, "", spelled, info)]
     for split_folder in split_folders:
         _none_outside(split_folder)
         split = SPLIT_FOLDERS[split_folder.name.lower()]
         found = [r for folder in _subfolders(split_folder) for r in _of_class(folder, source, split, spelled, info)]
         _must_hold(info, found, split_folder)
         records += found
-    if not records:
-        raise ValueError(f"{source}: no images in it; it must hold a folder for each class, or Training/ and Testing/")
-    _must_hold(info, records, source)
-    return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
+    return records
+
+
+def _classes_of(records: Sequence[Record], info: DatasetInfo | None) -> tuple[str, ...]:
+    """The classes of a known data set, or those that the images have."""
+    return info.classes if info else tuple(sorted({record.class_name for record in records}))
 
 
 def _none_outside(folder: Path) -> None:
     """Raises ValueError if images lie in `folder` itself: they are of no class, and must not vanish unseen."""
     ours = {"duplicates.png"} if (folder / "audit.csv").is_file() else set()
-    stray = sorted(path for path in folder.iterdir() if path.is_file() and suffix_of(path) in KINDS
-                   and not path.name.startswith(".") and path.name not in ours)  # fmt: skip
+    stray = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and suffix_of(path) in KINDS and not path.name.startswith(".") and path.name not in ours
+    )
     if stray:
         more = f", nor do {len(stray) - 1} more" if len(stray) > 1 else ""
         raise ValueError(f"{stray[0]}: lies in no folder of a class{more}")
@@ -161,9 +185,10 @@ def _subfolders(folder: Path) -> list[Path]:
     ours = any((folder / name).is_file() for name in ("manifest.csv", "audit.csv", "cache/read.csv"))
     left_out = ("cache", "AT_*", "phantoms_*") if ours else ()
     return sorted(
-        path for path in folder.iterdir()
+        path
+        for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith((".", "__MACOSX")) and not any(map(path.match, left_out))
-    )  # fmt: skip
+    )
 
 
 def _of_class(
@@ -206,6 +231,22 @@ def _must_hold(info: DatasetInfo | None, records: Sequence[Record], folder: Path
 
 
 def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tuple[str, ...]]:
+    columns, *lines = _lines_of(path)
+    records: list[Record] = []
+    seen: dict[str, int] = {}
+    for number, cells in lines:
+        record = _of_row(f"{path}, line {number}", columns[1], cells, info)
+        if record.path in seen:
+            raise ValueError(f"{path}, line {number}: names {record.path} again, after line {seen[record.path]}")
+        seen[record.path] = number
+        records.append(record)
+    _must_hold(info, records, path)
+    return records, _classes_of(records, info)
+
+
+def _lines_of(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of each line of a table that is not empty; the names of the columns come first. Raises
+    FileNotFoundError, or ValueError if it is no such table."""
     if not path.is_file():
         raise FileNotFoundError(f"--source {path}: no such file")
     try:
@@ -216,30 +257,29 @@ def _from_table(path: Path, info: DatasetInfo | None) -> tuple[list[Record], tup
         raise ValueError(f"{path}: not a UTF-8 table ({error})") from None
     columns = lines[0][1] if lines else []
     if len(lines) < 2 or not {"path", "label"} <= set(columns):
-        raise ValueError(f"{path}: must have the columns path,label (and may have group, split), separated by commas, "
-                         f"and at least one row; its first line is {','.join(columns)!r:.80}")  # fmt: skip
+        raise ValueError(
+            f"{path}: must have the columns path,label (and may have group, split), separated by commas, "
+            f"and at least one row; its first line is {','.join(columns)!r:.80}"
+        )
     if len(set(columns)) < len(columns):
         raise ValueError(f"{path}: has a column twice ({','.join(columns)})")
-    spelled = _spelled(info)
-    records: list[Record] = []
-    seen: dict[str, int] = {}
-    for number, cells in lines[1:]:
-        if len(cells) > len(columns):
-            raise ValueError(f"{path}, line {number}: has {len(cells)} cells, not {len(columns)}; a cell that holds a "
-                             "comma needs quotes")  # fmt: skip
-        row = dict.fromkeys(("path", "label", "group", "split"), "") | dict(zip(columns, cells, strict=False))
-        split = row["split"].lower()
-        if split and split not in SPLIT_FOLDERS:
-            raise ValueError(f"{path}, line {number}: split {split!r} is none of {', '.join(SPLIT_FOLDERS)}")
-        if not row["path"] or not row["label"]:
-            raise ValueError(f"{path}, line {number}: has no path or no label")
-        if row["path"] in seen:
-            raise ValueError(f"{path}, line {number}: names {row['path']} again, after line {seen[row['path']]}")
-        seen[row["path"]] = number
-        class_name = spelled.get(_plain(row["label"])) if info else unicodedata.normalize("NFC", row["label"])
-        if class_name is None:
-            raise ValueError(f"{path}, line {number}: unknown class {row['label']!r}; classes are "
-                             f"{', '.join(info.classes)}")  # fmt: skip
-        records.append(Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row["group"]))
-    _must_hold(info, records, path)
-    return records, info.classes if info else tuple(sorted({record.class_name for record in records}))
+    return lines
+
+
+def _of_row(where: str, columns: Sequence[str], cells: Sequence[str], info: DatasetInfo | None) -> Record:
+    """The image of a table's row. Raises ValueError that names `where` the row is if something is wrong with it."""
+    if len(cells) > len(columns):
+        raise ValueError(f"{where}: has {len(cells)} cells, not {len(columns)}; a cell that holds a comma needs quotes")
+    row = dict.fromkeys(("path", "label", "group", "split"), "") | dict(zip(columns, cells, strict=False))
+    split = row["split"].lower()
+    if split and split not in SPLIT_FOLDERS:
+        raise ValueError(f"{where}: split {split!r} is none of {', '.join(SPLIT_FOLDERS)}")
+    if not row["path"] or not row["label"]:
+        raise ValueError(f"{where}: has no path or no label")
+    class_name = unicodedata.normalize("NFC", row["label"])
+    if info:
+        spelled = _spelled(info)
+        if _plain(row["label"]) not in spelled:
+            raise ValueError(f"{where}: unknown class {row['label']!r}; classes are {', '.join(info.classes)}")
+        class_name = spelled[_plain(row["label"])]
+    return Record(row["path"], class_name, SPLIT_FOLDERS.get(split, ""), row["group"])

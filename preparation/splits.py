@@ -1,4 +1,4 @@
-"""Which image belongs to which split, so that no group (`duplicates.group_names`) lies on both sides."""
+"""Assign each image to a split, so that no group (`duplicates.group_names`) lies in two splits."""
 
 from __future__ import annotations
 
@@ -16,57 +16,87 @@ ALSO_IN, GROUP_IN = "also in", "its group is in"  # how the reasons for leaving 
 
 
 def assign_splits(
-    records: Sequence[Record], groups: Sequence[str], protocol: str, seed: int, fold: tuple[int, int] = (0, FOLDS),
+    records: Sequence[Record],
+    groups: Sequence[str],
+    protocol: str,
+    seed: int,
+    fold: tuple[int, int] = (0, FOLDS),
     pictures: Sequence[str] | None = None,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """The split of each record, stratified by class; marks (in place) the training images that `official` leaves out.
 
-    `official`: the published split, with a tenth of its training images for validation where it has no validation
-    images; what also lies, or whose group also lies, in the test split is excluded from the others with the reason, and
-    what lies in validation from training. `stratified`: everything pooled; part i of `fold` = (i, k) for testing, an
-    eighth of the rest for validation. Groups stay whole in both. `pictures` name the copies of one picture within the
-    groups (None: a group is one), which decides the reason only. Excluded images belong to the split "". The splits
-    depend on what the images hold and on what belongs together, not on names, order or the version of scikit-learn.
-    Raises ValueError if `official` finds no published split.
+    `official`: the published split; if it has no validation images, a tenth of its training images become these. Images
+    of training and validation are excluded, with the reason, if they or their group also lie in the test split; images
+    of training also if they lie in validation. `stratified`: all images are pooled; part i of `fold` = (i, k) is for
+    testing, an eighth of the rest for validation. Groups stay whole in both.
+
+    `pictures` name the copies of one picture within the groups (None: a group is one picture); they only decide the
+    reason. Excluded images have the split "". The splits depend on the pixels and on the groups, not on names, order or
+    the version of scikit-learn. Raises ValueError if `official` finds no published split.
     """
-    splits = [record.source_split if protocol == "official" and not record.excluded else "" for record in records]
-    usable = [i for i, record in enumerate(records) if not record.excluded]
     if protocol == "official":
-        of_none = [records[i].path for i in usable if splits[i] == ""]
-        if 0 < len(of_none) < len(usable):
-            raise ValueError(f"--protocol official: {len(of_none)} images are in no part of the published split, "
-                             f"{of_none[0]} for one")  # fmt: skip
-        if of_none or "test" not in splits:
-            raise ValueError("--protocol official: the source has no published split into training and testing images; "
-                             "use --protocol stratified")  # fmt: skip
+        splits = _published(records)
         for names, reason in ((pictures or groups, f"{ALSO_IN} {{}}: {{}}"), (groups, f"{GROUP_IN} {{}}")):
-            taken: dict[str, int] = {}
-            for split in ("test", "val", "train"):
-                for i in (i for i in usable if splits[i] == split and not records[i].excluded):
-                    first = taken.setdefault(names[i], i)
-                    if splits[first] != split:
-                        records[i].excluded = reason.format(splits[first], records[first].path)
+            _leave_out(records, splits, names, reason)
     else:
-        dealt = _parted(records, groups, usable, fold[1], seed)
-        rest, test = dealt[fold[0]] if dealt else (usable, [])
-        for name, members in (("train", rest), ("test", test)):
-            for i in members:
-                splits[i] = name
+        splits = _pooled(records, groups, seed, fold)
     if "val" not in splits:
-        training = [i for i in usable if splits[i] == "train" and not records[i].excluded]
+        training = [i for i, record in enumerate(records) if splits[i] == "train" and not record.excluded]
         for i in _validation(records, groups, training, VALIDATION[protocol], seed + 1):
             splits[i] = "val"
     return ["" if record.excluded else split for record, split in zip(records, splits, strict=True)]
 
 
-def group_folds(
-    labels: Sequence[str], owners: Sequence[int], parts: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(indices of the others, indices of part k) for each of `parts` parts, whole groups, stratified by class; nothing
-    where there are too few groups, or too few images of every class, for so many parts.
+def _published(records: Sequence[Record]) -> list[str]:
+    """The published split of each record, "" of those that are set aside. Raises ValueError if there is none."""
+    splits = ["" if record.excluded else record.source_split for record in records]
+    usable = [i for i, record in enumerate(records) if not record.excluded]
+    of_none = [records[i].path for i in usable if splits[i] == ""]
+    if 0 < len(of_none) < len(usable):
+        raise ValueError(
+            f"--protocol official: {len(of_none)} images are in no part of the published split, {of_none[0]} for one"
+        )
+    if of_none or "test" not in splits:
+        raise ValueError(
+            "--protocol official: the source has no published split into training and testing images; "
+            "use --protocol stratified"
+        )
+    return splits
 
-    `owners` number the groups 0, 1, …; the groups are shuffled here, because scikit-learn's `shuffle` dealt them
-    otherwise before its version 1.8.
+
+def _leave_out(records: Sequence[Record], splits: Sequence[str], names: Sequence[str], reason: str) -> None:
+    """Mark the images of validation and training whose name in `names` an image of another split bears already, in the
+    order test, validation, training. `reason` has places for that split and the path of that image."""
+    taken: dict[str, int] = {}
+    for split in ("test", "val", "train"):
+        for i, record in enumerate(records):
+            if splits[i] != split or record.excluded:
+                continue
+            first = taken.setdefault(names[i], i)
+            if splits[first] != split:
+                record.excluded = reason.format(splits[first], records[first].path)
+
+
+def _pooled(records: Sequence[Record], groups: Sequence[str], seed: int, fold: tuple[int, int]) -> list[str]:
+    """test for part i of `fold` = (i, k), train for the rest, "" for what is set aside."""
+    usable = [i for i, record in enumerate(records) if not record.excluded]
+    dealt = _parted(records, groups, usable, fold[1], seed)
+    rest, test = dealt[fold[0]] if dealt else (usable, [])
+    splits = [""] * len(records)
+    for name, members in (("train", rest), ("test", test)):
+        for i in members:
+            splits[i] = name
+    return splits
+
+
+def group_folds(
+    labels: Sequence[str] | np.ndarray, owners: Sequence[int] | np.ndarray, parts: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(indices of the other parts, indices of part k) for each of `parts` parts, in whole groups, stratified by class.
+    Yields nothing if there are too few groups, or too few images of every class, for so many parts.
+
+    `owners` number the groups 0, 1, …; the groups are shuffled here, because scikit-learn's own `shuffle` changed in
+    version 1.8.
     """
     order = np.random.RandomState(seed).permutation(max(owners, default=-1) + 1)
     if len(order) < parts or max(np.unique(labels, return_counts=True)[1], default=0) < parts:

@@ -21,14 +21,14 @@ def write_images(info: DatasetInfo, target: Path, root: Path, download: bool) ->
         return folder
     import torchvision
 
-    load = getattr(torchvision.datasets, info.torchvision)
+    load = getattr(torchvision.datasets, str(info.torchvision))
     for split, train in (("Training", True), ("Testing", False)):
         try:
             data = load(root, train=train, download=download)
         except Exception as error:  # torchvision raises RuntimeError on missing files, urllib's on a failed download
             raise OSError(
                 f"{info.torchvision} is not complete in {root} ({' '.join(str(error).split())[:80]}); give --source "
-                "with the folder that torchvision downloaded to, or --download"
+                "FOLDER that torchvision downloaded to, or --download"
             ) from None
         for index, (image, label) in enumerate(tqdm(data, desc=f"write {split}", disable=None, leave=False)):
             path = folder / split / info.classes[label] / f"{index:05d}.png"

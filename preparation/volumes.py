@@ -17,20 +17,22 @@ OWNERS = (("patient", "PatientID"), ("study", "StudyInstanceUID"), ("series", "S
 
 
 def choose_slices(records: Sequence[Record], source: Path, slices: int | None) -> list[Record]:
-    """Of each volume, DICOM file of several frames and (where `slices` is given) DICOM series in single files so many
-    slices, evenly from its middle half, None: one, and every file of a series. Other records stay as they are. Raises
-    ValueError if there is nothing to take several of."""
+    """Choose `slices` slices of each volume, frames of each DICOM file, and files of each DICOM series, evenly from the
+    middle half. None: one slice or frame, and every file of a series. Other records are unchanged. Raises ValueError if
+    `slices` is above 1 and there is nothing to take several of."""
     kept, series = (records, 0) if slices is None else _of_series(records, source, slices)
     sliced = [each for record in kept for each in _of_volume(record, source, slices or 1)]
     if slices is not None and slices > 1 and len(sliced) == len(kept) and not series:
-        raise ValueError(f"--slices {slices}: {source} holds no NIfTI volume, no DICOM file of several frames and no "
-                         "series of files; any other file is one image")  # fmt: skip
+        raise ValueError(
+            f"--slices {slices}: {source} holds no NIfTI volume, no DICOM file of several frames and no "
+            "series of files; any other file is one image"
+        )
     return sliced
 
 
 def owner(record: Record, source: Path) -> str:
-    """The patient of a DICOM file (where that is not told: study, series), whose name is hashed; a slice's volume; ""
-    where neither is known."""
+    """The patient of a DICOM file, hashed (if it is not stored: study, or series); the volume of a slice; "" if neither
+    is known."""
     file, number = of_volume(source / record.path)
     volume = "" if number is None else record.path.rpartition("[")[0]
     return (suffix_of(file) in DICOM and _patient(file)) or volume

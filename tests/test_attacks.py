@@ -241,11 +241,21 @@ def test_attacks_of_adv_lib(name):
         least = 0.2 if name == "FMN" else 0.8
         assert (model(attacked).argmax(dim=1) != labels).float().mean() > least, norm
         # A failed attempt is saved, not the clean image.
-        hopeless = library_attack(name, lambda images: model(images) + 1e4 * F.one_hot(labels[: len(images)], 4), x[:1],
-                                  labels[:1], norm, eps, 3, generators(1))  # fmt: skip
+        hopeless = library_attack(
+            name,
+            lambda images: model(images) + 1e4 * F.one_hot(labels[: len(images)], 4),
+            x[:1],
+            labels[:1],
+            norm,
+            eps,
+            3,
+            generators(1),
+        )
         assert name in STILL or not torch.equal(hopeless, x[:1]), norm
-        split = [library_attack(name, model, x[i:j], labels[i:j], norm, eps, steps, generators(7)[i:j])
-                 for i, j in ((0, 3), (3, 7))]  # fmt: skip
+        split = [
+            library_attack(name, model, x[i:j], labels[i:j], norm, eps, steps, generators(7)[i:j])
+            for i, j in ((0, 3), (3, 7))
+        ]
         torch.testing.assert_close(torch.cat(split), attacked, atol=1e-4, rtol=0)
 
 
@@ -362,8 +372,10 @@ def test_rounding_leaves_8bit_images_alone():
         assert torch.equal(to_8bit(other, clean, norm, eps).float() / 255, other)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.gradients is False or
-                                  name in ("FGSM", "PGD", "DDN", "APGD")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [name for name, attack in ATTACKS.items() if attack.gradients is False or name in ("FGSM", "PGD", "DDN", "APGD")],
+)
 def test_attacks_do_not_depend_on_the_batch_and_keep_their_limit(name):
     model = curved()
     x, labels = curved_batch()
@@ -396,15 +408,24 @@ def test_gradients_that_are_nan_are_no_attack(name):
     model = curved()
     x, labels = curved_batch()
     with pytest.raises(FloatingPointError, match=f"{name}.*NaN"):
-        run_attack(name, lambda images: model(images) + (images - x).square().sum().sqrt(), x, labels,
-                   settle(name, "L2", None, 3, None))  # fmt: skip
+        run_attack(
+            name,
+            lambda images: model(images) + (images - x).square().sum().sqrt(),
+            x,
+            labels,
+            settle(name, "L2", None, 3, None),
+        )
 
 
 def test_bad_requests():
     x, y = torch.full((1, 1, 2, 2), 1.5), torch.tensor([0])
     model = linear(torch.ones(1, 2, 2))
-    for attack in (lambda x: fgsm(model, x, y, 0.1), lambda x: pgd(model, x, y, 0.1), lambda x: ddn(model, x, y),
-                   lambda x: hopskipjump(model, x, y)):  # fmt: skip
+    for attack in (
+        lambda x: fgsm(model, x, y, 0.1),
+        lambda x: pgd(model, x, y, 0.1),
+        lambda x: ddn(model, x, y),
+        lambda x: hopskipjump(model, x, y),
+    ):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             attack(x)
     for eps in (0, -0.1):
@@ -414,6 +435,8 @@ def test_bad_requests():
             pgd(model, x - 1, y, eps=torch.tensor([eps]))
     with pytest.raises(ValueError, match="Linf and L2, not L1"):
         pgd(model, x - 1, y, 0.1, "L1")
+    with pytest.raises(ValueError, match="needs an eps"):
+        run_attack("FGSM", model, x - 1, y, How("Linf", None, 1))
     for arguments, word in (
         (("PGM", None, None, None, None), "--attack PGM: unknown; known are FGSM, PGD, DDN, HSJ, QEBA"),
         (("FGSM", "L2", None, None, None), "--norm L2: FGSM knows Linf"),

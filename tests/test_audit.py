@@ -83,8 +83,11 @@ def test_the_same_picture_in_other_words(pictures):
     assert len({split for record, split in zip(records, splits, strict=True) if record.path in group}) == 1
     assert found["nearly identical images"].done == "kept in one split"
     assert sorted(group) == [
-        "glioma_tumor/darker.png", "no_tumor/00.png", "no_tumor/jpeg.jpg", "no_tumor/larger.png",
-    ]  # fmt: skip
+        "glioma_tumor/darker.png",
+        "no_tumor/00.png",
+        "no_tumor/jpeg.jpg",
+        "no_tumor/larger.png",
+    ]
     assert found["nearly identical, two labels"].images == (group,)
     assert found["nearly identical, two labels"].severity == "warning"
     assert found["groups in two splits"].count == 0
@@ -123,8 +126,10 @@ def test_what_a_viewer_would_show_otherwise(pictures):
     records, _, found = audited(pictures)
     read = {record.path: record for record in records}
     assert found["orientation and pages"].images == (
-        ("no_tumor/pages.tif",), ("no_tumor/turned.jpg",), ("no_tumor/turned.png",)
-    )  # fmt: skip
+        ("no_tumor/pages.tif",),
+        ("no_tumor/turned.jpg",),
+        ("no_tumor/turned.png",),
+    )
     assert found["orientation and pages"].severity == "note"
     assert read["no_tumor/turned.jpg"].height == read["no_tumor/pages.tif"].height == 96
     assert read["no_tumor/turned.tif"].height == 64
@@ -225,9 +230,11 @@ def test_the_picture_of_duplicates(tmp_path, monkeypatch):
         return Record(path, class_name, source_split, sha256="same", thumbnail=thumbnail)
 
     records = [
-        record("a/first $x^$.png", "a", "train", 250), record("a/mate.png", "a", "train", 250),
-        record("a/other side.png", "a", "test", 250), record("b/other $label.png", "b", "train", 250),
-    ]  # fmt: skip
+        record("a/first $x^$.png", "a", "train", 250),
+        record("a/mate.png", "a", "train", 250),
+        record("a/other side.png", "a", "test", 250),
+        record("b/other $label.png", "b", "train", 250),
+    ]
     findings = check_duplicates(records, [], ["train"] * 4)
     titles, levels = [], []
 
@@ -243,10 +250,13 @@ def test_the_picture_of_duplicates(tmp_path, monkeypatch):
     assert draw_duplicates(tmp_path / "d.png", findings, records, synthetic=True)
     assert titles == [
         "SYNTHETIC: alike images, 3 of 3",
-        "identical, two labels\na train\na/first $x^$.png", "\nb train\nb/other $label.png",
-        "identical, published split\na train\na/first $x^$.png", "\na test\na/other side.png",
-        "identical images\na train\na/first $x^$.png", "\na train\na/mate.png",
-    ]  # fmt: skip
+        "identical, two labels\na train\na/first $x^$.png",
+        "\nb train\nb/other $label.png",
+        "identical, published split\na train\na/first $x^$.png",
+        "\na test\na/other side.png",
+        "identical images\na train\na/first $x^$.png",
+        "\na train\na/mate.png",
+    ]
     (level,) = levels
     assert 0.05 < (level == 250).mean() < 0.5  # the six thumbnails
     assert (level < 60).mean() < 0.02

@@ -16,6 +16,7 @@ from conftest import run_script, write_image
 from scipy.stats import norm
 
 from benchmarks.certification import replayed_accuracies
+from benchmarks.denoisers import CANDIDATES
 from benchmarks.memory import CLEAR
 from benchmarks.published import certify_as_published
 from benchmarks.zeroth_order import rge_as_published
@@ -48,16 +49,22 @@ def test_replayed_rules_agree_where_nothing_is_close():
 
 def test_gradient_estimates(pipeline, data_dir, tmp_path):
     """All coordinates and all orthogonal directions point along the true gradient; fewer do less."""
-    run_script("ds_main", "--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 64,
-               "--epochs", 1, "--outdir", tmp_path / "ae")  # fmt: skip
+    run_script(
+        "ds_main",
+        *("--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 64, "--epochs", 1),
+        *("--outdir", tmp_path / "ae"),
+    )
     torch.manual_seed(0)
     described = {"arch": "cifar_resnet", "arch_kwargs": {"channels": 3, "depth": 8, "num_classes": 4}}
     net = build(described["arch"], **described["arch_kwargs"])
     described |= {"dataset": "Phantom_MRI", "image_size": 32, "state_dict": net.state_dict()}
     torch.save(described, tmp_path / "f.pth.tar")
-    run_script("benchmarks.gradient_estimates", "--classifier", tmp_path / "f.pth.tar", "--denoiser", pipeline["mse"],
-               "--pretrained_encoder", tmp_path / "ae" / "best.pth.tar", "--data_dir", data_dir, "--images", 2,
-               "--surrogates", tmp_path / "f.pth.tar", "--q", 8, 32, "--outdir", tmp_path)  # fmt: skip
+    run_script(
+        "benchmarks.gradient_estimates",
+        *("--classifier", tmp_path / "f.pth.tar", "--denoiser", pipeline["mse"]),
+        *("--pretrained_encoder", tmp_path / "ae" / "best.pth.tar", "--data_dir", data_dir, "--images", 2),
+        *("--surrogates", tmp_path / "f.pth.tar", "--q", 8, 32, "--outdir", tmp_path),
+    )
     rows = list(csv.DictReader((tmp_path / "cosine.csv").open()))
     found = {(row["space"], row["estimator"], int(row["q"])): float(row["cosine"]) for row in rows}
     assert {row["dimension"] for row in rows} == {"3072", "64"}
@@ -68,6 +75,24 @@ def test_gradient_estimates(pipeline, data_dir, tmp_path):
     assert found["DS", f"guided by {tmp_path.name}", 8] > 0.95 > found["DS", "RGE_orthogonal", 8]  # by f itself
     assert 0 < found["DS", "RGE_orthogonal grey", 32] < found["DS", f"guided by {tmp_path.name}", 32]
     assert (tmp_path / "cosine.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_tried_denoisers_are_denoisers(name):
+    """Like the default they keep the shape, and start as the identity."""
+    x = torch.rand(1, 3, 37, 50)
+    with torch.no_grad():
+        torch.testing.assert_close(CANDIDATES[name]().eval()(x, 0.25), x)
+
+
+def test_times_of_denoisers(pipeline, tmp_path):
+    run_script("benchmarks.denoisers", "--candidates", "nafnet", "nafnet4", "--classifier", pipeline["classifier"],
+               "--image_size", 32, "--batch", 2, "--rounds", 1, "--seconds", 0.001,
+               "--outfile", tmp_path / "time.json")  # fmt: skip
+    today, new = json.loads((tmp_path / "time.json").read_text())["rows"]
+    assert today["float32, times as fast"] == 1
+    assert new["MFLOP"] < today["MFLOP"]
+    assert new["bfloat16, pipeline (ms)"] > 0
 
 
 PEAKS = """
@@ -93,21 +118,29 @@ def test_peak_memory_is_that_of_what_was_measured():
 
 
 def test_zeroth_order_benchmark_runs(pipeline, data_dir, tmp_path):
-    run_script("benchmarks.zeroth_order", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
-               "--data_dir", data_dir, "--batch", 4, "--q", 3, "--repeats", 1,
-               "--outfile", tmp_path / "b.json")  # fmt: skip
+    run_script(
+        "benchmarks.zeroth_order",
+        *("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--batch", 4),
+        *("--q", 3, "--repeats", 1, "--outfile", tmp_path / "b.json"),
+    )
     (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert (row["numbers"], row["queries"]) == (3072, 16)
     assert row["ratio"] == pytest.approx(row["plain ms/query"] / row["ours ms/query"])
 
 
 def test_small_maps_benchmark_runs(tmp_path):
-    run_script("benchmarks.small_maps", "--sides", 2, 9, "--channels", 4, "--images", 3, "--seconds", 0.001,
-               "--device", "cpu", "--outfile", tmp_path / "b.json")  # fmt: skip
+    run_script(
+        "benchmarks.small_maps",
+        *("--sides", 2, 9, "--channels", 4, "--images", 3, "--seconds", 0.001, "--device", "cpu"),
+        *("--outfile", tmp_path / "b.json"),
+    )
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert [(row["side"], row["stride"], row["used"]) for row in rows] == [
-        (2, 1, True), (9, 1, False), (2, 2, True), (9, 2, False),
-    ]  # fmt: skip
+        (2, 1, True),
+        (9, 1, False),
+        (2, 2, True),
+        (9, 2, False),
+    ]
 
 
 def test_the_plain_loop_estimates_the_gradient():
@@ -119,10 +152,13 @@ def test_the_plain_loop_estimates_the_gradient():
 
 def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
     out = tmp_path / "benchmark.json"
-    run_script("benchmarks.certification", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
-               "--data_dir", data_dir, "--N0", 10, "--N", 40, 80, "--images", 3, "--batch", 10, "--published_batch", 10,
-               "--published_draws", 10, "--fixed_n", 20, "--replays", 2, "--seconds", 0.01,
-               "--published_denoiser", pipeline["mse"], "--timed_up_to", 40, "--outfile", out)  # fmt: skip
+    run_script(
+        "benchmarks.certification",
+        *("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--N0", 10),
+        *("--N", 40, 80, "--images", 3, "--batch", 10, "--published_batch", 10, "--published_draws", 10),
+        *("--fixed_n", 20, "--replays", 2, "--seconds", 0.01, "--published_denoiser", pipeline["mse"]),
+        *("--timed_up_to", 40, "--outfile", out),
+    )
     result = json.loads(out.read_text())
     for row in result["images per hour"]:
         assert row["ratio"] == pytest.approx(row["images/h"] / row["published images/h"])
@@ -137,11 +173,15 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
 
 
 def test_attacks(pipeline, data_dir, tmp_path, capsys):
-    run_script("benchmarks.attacks", "--classifier", pipeline["classifier"], "--data_dir", data_dir, "--images", 3,
-               "--steps", 2, "--repeats", 1, "--outfile", tmp_path / "attacks.json")  # fmt: skip
+    run_script(
+        "benchmarks.attacks",
+        *("--classifier", pipeline["classifier"], "--data_dir", data_dir, "--images", 3, "--steps", 2, "--repeats", 1),
+        *("--outfile", tmp_path / "attacks.json"),
+    )
     rows = json.loads((tmp_path / "attacks.json").read_text())["rows"]
-    libraries = {"ours", "adv-lib"} if "foolbox is not installed" in capsys.readouterr().out else {
-        "ours", "adv-lib", "foolbox"}  # fmt: skip
+    libraries = (
+        {"ours", "adv-lib"} if "foolbox is not installed" in capsys.readouterr().out else {"ours", "adv-lib", "foolbox"}
+    )
     assert {(row["attack"], row["library"]) for row in rows} == {
         (attack, library) for attack in ("FGSM", "PGD", "DDN") for library in libraries
     }
@@ -150,8 +190,11 @@ def test_attacks(pipeline, data_dir, tmp_path, capsys):
 
 
 def test_data(data_dir, tmp_path):
-    run_script("benchmarks.data", "--dataset", "Phantom_MRI", "--data_dir", data_dir, "--images", 20, "--epochs", 1,
-               "--image_size", 16, "--outfile", tmp_path / "data.json")  # fmt: skip
+    run_script(
+        "benchmarks.data",
+        *("--dataset", "Phantom_MRI", "--data_dir", data_dir, "--images", 20, "--epochs", 1, "--image_size", 16),
+        *("--outfile", tmp_path / "data.json"),
+    )
     found = json.loads((tmp_path / "data.json").read_text())["found"]
     assert all(value > 0 for value in found.values())
     assert found["ratio"] == found["cached (images/s)"] / found["ImageFolder (images/s)"]
@@ -176,8 +219,10 @@ def test_data_of_cells(tmp_path):
     source = next((tmp_path / "P" / "Phantom_Cytology").glob("phantoms_*"))
     (source / "im_Parabasal" / "im_Parabasal" / "whole.bmp").write_bytes(b"too large to be decoded in vain")
     run_script("prepare_data", "--dataset", "sipakmed", "--source", source, "--data_dir", tmp_path / "D")
-    run_script("benchmarks.data", "--dataset", "sipakmed", "--data_dir", tmp_path / "D", "--images", 1000,
-               "--epochs", 2, "--image_size", 16)  # fmt: skip
+    run_script(
+        "benchmarks.data",
+        *("--dataset", "sipakmed", "--data_dir", tmp_path / "D", "--images", 1000, "--epochs", 2, "--image_size", 16),
+    )
 
 
 def test_data_from_a_table_is_refused_in_one_line(tmp_path, fails):

@@ -52,7 +52,7 @@ def test_scores_that_are_not_what_was_said():
 def test_scores_that_are_not_finite():
     for bad in (np.nan, np.inf):
         for scores in ("logits", "probabilities"):
-            with pytest.raises(FloatingPointError, match="--classifier f: gave numbers that are not finite"):
+            with pytest.raises(FloatingPointError, match="--classifier f: returned numbers that are not finite"):
                 QueriedClassifier(lambda x, bad=bad: logits(x) * bad, "f", 4, scores)(IMAGES)
 
 
@@ -68,7 +68,7 @@ def test_numbers_of_any_type(kind):
 
 
 def test_rows_of_unequal_length_are_no_scores():
-    with pytest.raises(ValueError, match="--classifier f: gave list, which is no array"):
+    with pytest.raises(ValueError, match="--classifier f: returned list, not an array"):
         QueriedClassifier(lambda images: [[0.5, 0.5], [1.0]], "f", 2)(IMAGES)
 
 
@@ -126,13 +126,18 @@ def test_an_onnx_file_is_defended_and_certified_by_queries(onnx, pipeline, data_
     """The same queries as to the checkpoint give the same training, and the same certificates."""
     answers = []
     for name, classifier in (("onnx", onnx), ("checkpoint", pipeline["classifier"])):
-        run_script("main_ds", "--data_dir", data_dir, "--classifier", classifier, "--pretrained_denoiser",
-                   pipeline["mse"], "--optimization_method", "ZO", "--q", 1, "--epochs", 1, "--batch", 40, "--no-amp",
-                   "--outdir", tmp_path / name)  # fmt: skip
+        run_script(
+            "main_ds",
+            *("--data_dir", data_dir, "--classifier", classifier, "--pretrained_denoiser", pipeline["mse"]),
+            *("--optimization_method", "ZO", "--q", 1, "--epochs", 1, "--batch", 40, "--no-amp"),
+            *("--outdir", tmp_path / name),
+        )
         row = json.loads((tmp_path / name / "metrics.jsonl").read_text())
-        run_script("AE_DS_verify", "--data_dir", data_dir, "--classifier", classifier, "--denoiser",
-                   tmp_path / name / "best.pth.tar", "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 2, "--no-amp",
-                   "--outfile", tmp_path / f"{name}.tsv")  # fmt: skip
+        run_script(
+            "AE_DS_verify",
+            *("--data_dir", data_dir, "--classifier", classifier, "--denoiser", tmp_path / name / "best.pth.tar"),
+            *("--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 2, "--no-amp", "--outfile", tmp_path / f"{name}.tsv"),
+        )
         lines = (tmp_path / f"{name}.tsv").read_text().splitlines()
         answers.append((row["queries"], row["val_agreement"], [line.split("\t")[2] for line in lines]))
     assert answers[0] == answers[1]
@@ -144,10 +149,11 @@ def test_an_onnx_file_with_a_fixed_batch(tmp_path):
     pytest.importorskip("onnxruntime")
     helper, number = onnx.helper, onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["x"], ["scores"], axes=[2, 3], keepdims=0)], "mean",
+        [helper.make_node("ReduceMean", ["x"], ["scores"], axes=[2, 3], keepdims=0)],
+        "mean",
         [helper.make_tensor_value_info("x", number, [4, 3, 8, 8])],
         [helper.make_tensor_value_info("scores", number, [4, 3])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, tmp_path / "four.onnx")
     described = {"dataset": "Phantom_MRI", "image_size": 8, "channels": 3, "num_classes": 3}
@@ -177,13 +183,21 @@ def test_a_checkpoint_lets_out_no_more_than_its_scores(pipeline, data_dir, tmp_p
     fails(1, ("no gradients", "ZO"), "main_ds", *common, "--scores", "labels", "--outdir", tmp_path / "no")
     zo = ("main_ds", *common, "--scores", "labels", "--optimization_method", "ZO", "--outdir", tmp_path / "run")
     fails(1, ("--scores labels", "AE_DS", "DCT", "--mu"), *zo)
-    run_script(*zo, "--pretrained_denoiser", pipeline["mse"], "--zo_method", "DCT", "--zo_grey", "--q", 1,
-               "--epochs", 1, "--batch", 40)  # fmt: skip
+    run_script(
+        *zo,
+        *("--pretrained_denoiser", pipeline["mse"], "--zo_method", "DCT", "--zo_grey", "--q", 1, "--epochs", 1),
+        *("--batch", 40),
+    )
     assert json.loads((tmp_path / "run" / "args.json").read_text())["mu"] == 1
     answers = []
     for scores in ("logits", "labels"):
-        run_script("AE_DS_verify", *common, *denoised, "--scores", scores, "--sigma", 0.25, "--N0", 10, "--N", 20,
-                   "--max", 2, "--outfile", tmp_path / f"{scores}.tsv")  # fmt: skip
+        run_script(
+            "AE_DS_verify",
+            *common,
+            *denoised,
+            *("--scores", scores, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 2),
+            *("--outfile", tmp_path / f"{scores}.tsv"),
+        )
         lines = (tmp_path / f"{scores}.tsv").read_text().splitlines()
         answers.append([line.split("\t")[2:4] for line in lines])
     assert answers[0] == answers[1]
@@ -191,16 +205,23 @@ def test_a_checkpoint_lets_out_no_more_than_its_scores(pipeline, data_dir, tmp_p
 
 def test_exporting_without_its_packages(pipeline, tmp_path, monkeypatch, fails):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    fails(1, ("--outfile", "pip install onnx"), "export_model", "--model", pipeline["classifier"], "--outfile",
-          tmp_path / "f.onnx")  # fmt: skip
+    fails(
+        1,
+        ("--outfile", "pip install onnx"),
+        "export_model",
+        *("--model", pipeline["classifier"], "--outfile", tmp_path / "f.onnx"),
+    )
 
 
 def test_a_python_function(data_dir, tmp_path, monkeypatch):
     (tmp_path / "service.py").write_text("def classify(images):\n    return images.reshape(len(images), -1)[:, :4]\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "service", raising=False)
-    run_script("evaluate", "--data_dir", data_dir, "--classifier", "service:classify", "--dataset", "Phantom_MRI",
-               "--image_size", 32, "--channels", 1, "--outfile", tmp_path / "report.json")  # fmt: skip
+    run_script(
+        "evaluate",
+        *("--data_dir", data_dir, "--classifier", "service:classify", "--dataset", "Phantom_MRI", "--image_size", 32),
+        *("--channels", 1, "--outfile", tmp_path / "report.json"),
+    )
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 36
     assert fingerprint("service:classify") == f"service:classify {files.sha256(tmp_path / 'service.py')}"
 
@@ -222,8 +243,11 @@ def test_refused(fails, onnx, data_dir, tmp_path, monkeypatch):
 
 
 def test_an_onnx_file_is_attacked_by_labels(onnx, data_dir):
-    run_script("attacks.generate", "--data_dir", data_dir, "--classifier", onnx, "--attack", "HSJ", "--steps", 1,
-               "--skip", 18, "--suffix", "_onnx")  # fmt: skip
+    run_script(
+        "attacks.generate",
+        *("--data_dir", data_dir, "--classifier", onnx, "--attack", "HSJ", "--steps", 1, "--skip", 18),
+        *("--suffix", "_onnx"),
+    )
     with (data_dir / "Phantom_MRI" / "AT_HSJ_onnx" / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import warnings
@@ -47,6 +48,20 @@ def test_help(script):
     assert done.stdout.startswith("usage: ")
     assert "--seed" in done.stdout
     assert "--device" in done.stdout
+
+
+def test_help_shows_each_default_once():
+    made = parser()
+    made.add_argument("--workers", type=int, default=0, help="processes")
+    made.add_argument("--fold", type=cli.shard, default=(0, 5), help="part I of K (default: 0/5)")
+    made.add_argument("--sigma", nargs="+", default=[0.25, 0.5], help="noise")
+    made.add_argument("--suffix", default="", help="end of the name")
+    made.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="change images")
+    text = " ".join(made.format_help().split())
+    for part in ("processes (default: 0)", "noise (default: 0.25 0.5)", "change images (default: on)"):
+        assert part in text
+    assert "part I of K (default: 0/5) --sigma" in text
+    assert "end of the name --augment" in text
 
 
 def test_dashes_and_underscores_are_the_same():

@@ -168,13 +168,22 @@ def test_models_of_another_split_are_refused(pipeline, data_dir, tmp_path, fails
     fails(1, (pipeline["classifier"], "another split of Phantom_MRI"), *evaluate)
     run_script("ds_main", "--mode", "test", "--data_dir", data_dir, "--pretrained_denoiser", pipeline["mse"])
     for mode in ("test", "train"):
-        fails(1, (pipeline["mse"], "another split"), "ds_main", "--mode", mode, "--data_dir", tmp_path / "D",
-              "--pretrained_denoiser", pipeline["mse"], "--outdir", tmp_path / "more")  # fmt: skip
+        fails(
+            1,
+            (pipeline["mse"], "another split"),
+            "ds_main",
+            *("--mode", mode, "--data_dir", tmp_path / "D", "--pretrained_denoiser", pipeline["mse"]),
+            *("--outdir", tmp_path / "more"),
+        )
     checkpoint = torch.load(pipeline["mse"], weights_only=True)
     torch.save(checkpoint | {"manifest": "of another split"}, tmp_path / "mse.pth.tar")
-    fails(1, (tmp_path / "mse.pth.tar", "another split of Phantom_MRI", pipeline["classifier"]), "AE_DS_verify",
-          "--classifier", pipeline["classifier"], "--denoiser", tmp_path / "mse.pth.tar", "--sigma", 0.25,
-          "--predict", next(data_dir.rglob("*.png")))  # fmt: skip
+    fails(
+        1,
+        (tmp_path / "mse.pth.tar", "another split of Phantom_MRI", pipeline["classifier"]),
+        "AE_DS_verify",
+        *("--classifier", pipeline["classifier"], "--denoiser", tmp_path / "mse.pth.tar", "--sigma", 0.25),
+        *("--predict", next(data_dir.rglob("*.png"))),
+    )
     certify = ("AE_DS_verify", "--sigma", 0.25, "--outfile", tmp_path / "c.tsv", "--data_dir", tmp_path / "D")
     fails(1, ("another split",), *certify, "--classifier", pipeline["classifier"])
     assert not (tmp_path / "c.tsv").exists()

@@ -22,8 +22,11 @@ TRAIN, VAL = 126, 18  # images of the session's data set
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory, data_dir):
     outdir = tmp_path_factory.mktemp("runs") / "autoencoder"
-    run_script("ds_main", "--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 128,
-               "--epochs", 1, "--batch", 16, "--outdir", outdir)  # fmt: skip
+    run_script(
+        "ds_main",
+        *("--model", "autoencoder", "--data_dir", data_dir, "--image_size", 32, "--latent", 128, "--epochs", 1),
+        *("--batch", 16, "--outdir", outdir),
+    )
     return outdir / "best.pth.tar"
 
 
@@ -32,8 +35,11 @@ def train(pipeline, data_dir, tmp_path):
     """`train(*flags)`: one epoch of main_ds.py in front of the session's classifier; the run's folder."""
 
     def run(*flags, name="run"):
-        run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--pretrained_denoiser",
-                   pipeline["mse"], "--epochs", 1, "--batch", 40, "--outdir", tmp_path / name, *flags)  # fmt: skip
+        run_script(
+            "main_ds",
+            *("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--pretrained_denoiser", pipeline["mse"]),
+            *("--epochs", 1, "--batch", 40, "--outdir", tmp_path / name, *flags),
+        )
         return tmp_path / name
 
     return run
@@ -47,8 +53,10 @@ def changed(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize(("size", "latent", "shape"), [(32, 192, (3, 8, 8)), (64, 576, (9, 8, 8)), (96, 192, (5, 6, 6)),
-                                                       (224, 1152, (24, 7, 7)), (384, 192, (5, 6, 6))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "latent", "shape"),
+    [(32, 192, (3, 8, 8)), (64, 576, (9, 8, 8)), (96, 192, (5, 6, 6)), (224, 1152, (24, 7, 7)), (384, 192, (5, 6, 6))],
+)
 def test_autoencoder_shapes(size, latent, shape):
     net = Autoencoder(size, channels=1, latent=latent, width=4)
     x = torch.rand(1, 1, size, size)
@@ -104,8 +112,10 @@ def test_every_pipeline_trains_its_parts_and_certifies(train, autoencoder, pipel
 def test_every_estimator_trains(train, autoencoder, estimator, queries):
     """Two directions: each from both sides, or against the loss at z; with the denoiser's own error besides."""
     space = ("--zo_grey",) if estimator == "DCT" else ("--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
-    folder = train("--optimization_method", "ZO", "--zo_method", estimator, "--q", 2, "--objective", "classification",
-                   "--mse_weight", 1, *space)  # fmt: skip
+    folder = train(
+        *("--optimization_method", "ZO", "--zo_method", estimator, "--q", 2, "--objective", "classification"),
+        *("--mse_weight", 1, *space),
+    )
     assert json.loads((folder / "metrics.jsonl").read_text())["queries"] == TRAIN * queries + VAL * 9
 
 
@@ -128,9 +138,11 @@ def test_consistency_changes_what_is_learnt(train):
 def test_from_an_autoencoded_denoiser_and_from_scratch(train, autoencoder, pipeline, data_dir, tmp_path):
     first = train("--model_type", "AE_DS", "--latent", 64, name="first")
     assert load_model(first / "best.pth.tar", "denoiser")[0].autoencoder.latent_shape == (1, 8, 8)
-    run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--model_type", "AE_DS",
-               "--pretrained_denoiser", first / "best.pth.tar", "--epochs", 1,
-               "--outdir", tmp_path / "second")  # fmt: skip
+    run_script(
+        "main_ds",
+        *("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--model_type", "AE_DS"),
+        *("--pretrained_denoiser", first / "best.pth.tar", "--epochs", 1, "--outdir", tmp_path / "second"),
+    )
     assert state(first / "best.pth.tar").keys() == state(tmp_path / "second" / "best.pth.tar").keys()
 
 
@@ -146,8 +158,13 @@ def test_budget_of_queries(train, fails, pipeline, data_dir, tmp_path):
     assert json.loads((folder / "args.json").read_text())["epochs"] == 2
     train(*flags, 1100, "--resume")
     assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
-    fails(1, ("--query_budget 321", f"{step + validation}"), "main_ds", "--data_dir", data_dir, "--classifier",
-          pipeline["classifier"], "--batch", 40, "--outdir", tmp_path / "poor", *flags, 321)  # fmt: skip
+    fails(
+        1,
+        ("--query_budget 321", f"{step + validation}"),
+        "main_ds",
+        *("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--batch", 40, "--outdir", tmp_path / "poor"),
+        *(*flags, 321),
+    )
 
 
 @pytest.mark.parametrize(("budget", "epochs"), [(160, 1), (699, 1), (1049, 1), (1051, 2), (9_000, 10), (None, 10)])
@@ -264,21 +281,38 @@ def test_resumed_zeroth_order_equals_uninterrupted(train, monkeypatch):
     monkeypatch.undo()
     cut = train(*flags, "--resume", name="cut")
     assert not changed(state(whole / "checkpoint.pth.tar"), state(cut / "checkpoint.pth.tar"))
-    queries = [[json.loads(line)["queries"] for line in (d / "metrics.jsonl").read_text().splitlines()]
-               for d in (whole, cut)]  # fmt: skip
+    queries = [
+        [json.loads(line)["queries"] for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (whole, cut)
+    ]
     assert queries[0] == queries[1]
 
 
 def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoencoder, data_dir, tmp_path, fails):
     """Without a query in training; or one surrogate's gradient as the first of two directions."""
     other = tmp_path / "other" / "best.pth.tar"
-    run_script("train_classifier", "--data_dir", data_dir, "--image_size", 32, "--arch", "mobilenet_v3_small",
-               "--epochs", 1, "--batch", 40, "--seed", 5, "--outdir", other.parent)  # fmt: skip
+    run_script(
+        "train_classifier",
+        *("--data_dir", data_dir, "--image_size", 32, "--arch", "mobilenet_v3_small", "--epochs", 1, "--batch", 40),
+        *("--seed", 5, "--outdir", other.parent),
+    )
     folder = train("--surrogates", other, pipeline["classifier"], name="surrogates")
     assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
     assert json.loads((folder / "metrics.jsonl").read_text())["queries"] == VAL * 9  # to choose the epoch
-    folder = train("--optimization_method", "ZO", "--model_type", "AE_DS", "--pretrained_encoder", autoencoder,
-                   "--zo_method", "guided", "--q", 2, "--surrogates", other, name="guided")  # fmt: skip
+    folder = train(
+        "--optimization_method",
+        "ZO",
+        "--model_type",
+        "AE_DS",
+        "--pretrained_encoder",
+        autoencoder,
+        "--zo_method",
+        "guided",
+        "--q",
+        2,
+        "--surrogates",
+        other,
+        name="guided",
+    )
     row = json.loads((folder / "metrics.jsonl").read_text())
     assert row["queries"] == TRAIN * 4 + VAL * 9
     common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "run")
@@ -286,8 +320,13 @@ def test_surrogates_train_in_the_place_of_the_classifier(train, pipeline, autoen
     fails(1, (pipeline["mse"], "a classifier is needed"), "main_ds", *common, "--surrogates", pipeline["mse"])
     large = torch.load(other, weights_only=True) | {"image_size": 64}
     torch.save(large, tmp_path / "large.pth.tar")
-    fails(1, ("--surrogates", "large.pth.tar", "image_size 64"), "main_ds", *common, "--surrogates",
-          tmp_path / "large.pth.tar")  # fmt: skip
+    fails(
+        1,
+        ("--surrogates", "large.pth.tar", "image_size 64"),
+        "main_ds",
+        *common,
+        *("--surrogates", tmp_path / "large.pth.tar"),
+    )
 
 
 def test_surrogate_loss_has_the_estimate_as_its_gradient():
@@ -313,19 +352,43 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
     fails(1, ("whole_plus", "gradient"), "main_ds", *common, *ae, *zo, "--train_method", "whole_plus")
     fails(1, ("--consistency", "FO"), "main_ds", *common, *zo, "--consistency", 5)
     fails(1, ("CGE", "6144 queries per image", "--force"), "main_ds", *common, *zo, "--zo_method", "CGE")
-    for flag in (("--q", 2), ("--mu", 0.1), ("--zo_method", "CGE"), ("--zo_batch", 8), ("--query_budget", 9),
-                 ("--zo_grey",), ("--zo_pool", 2), ("--force",)):  # fmt: skip
+    for flag in (
+        ("--q", 2),
+        ("--mu", 0.1),
+        ("--zo_method", "CGE"),
+        ("--zo_batch", 8),
+        ("--query_budget", 9),
+        ("--zo_grey",),
+        ("--zo_pool", 2),
+        ("--force",),
+    ):
         fails(1, (flag[0], "--optimization_method ZO"), "main_ds", *common, *flag)
     fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("--latent 64", autoencoder, "latent 128"), "main_ds", *common, *ae, "--latent", 64)
-    fails(1, ("--latent 64", autoencoder, "latent 128"), "main_ds", *common, "--model_type", "AE_DS",
-          "--pretrained_denoiser", pipeline["mse"], "--pretrained_decoder", autoencoder, "--latent", 64)  # fmt: skip
+    fails(
+        1,
+        ("--latent 64", autoencoder, "latent 128"),
+        "main_ds",
+        *common,
+        *("--model_type", "AE_DS", "--pretrained_denoiser", pipeline["mse"], "--pretrained_decoder", autoencoder),
+        *("--latent", 64),
+    )
     fails(1, ("--latent", "AE_DS"), "main_ds", *common, "--latent", 64)
-    fails(1, ("--zo_precision", "os:getcwd", "--mu"), "main_ds", *common[:2], "--classifier", "os:getcwd", *zo,
-          "--zo_precision", "bfloat16", "--outdir", tmp_path / "run")  # fmt: skip
+    fails(
+        1,
+        ("--zo_precision", "os:getcwd", "--mu"),
+        "main_ds",
+        *common[:2],
+        *("--classifier", "os:getcwd", *zo, "--zo_precision", "bfloat16", "--outdir", tmp_path / "run"),
+    )
     fails(1, ("DS has no autoencoder",), "main_ds", *common, "--pretrained_encoder", autoencoder)
     fails(1, ("one part only",), "main_ds", *common, "--train_method", "whole")
-    fails(1, (pipeline["mse"], "an encoder is needed"), "main_ds", *common, "--model_type", "AE_DS",
-          "--pretrained_encoder", pipeline["mse"])  # fmt: skip
+    fails(
+        1,
+        (pipeline["mse"], "an encoder is needed"),
+        "main_ds",
+        *common,
+        *("--model_type", "AE_DS", "--pretrained_encoder", pipeline["mse"]),
+    )
     fails(2, ("--zo_method", "RGE"), "main_ds", *common, *zo, "--zo_method", "SPSA")
     assert not (tmp_path / "run").exists()

@@ -33,8 +33,10 @@ def generate(pipeline, data_dir):
     """`generate(suffix, *more)`: run the script with a few images per split; returns the folder of its last attack."""
 
     def run(suffix, *more):
-        run_script("attacks.generate", "--classifier", pipeline["classifier"], "--data_dir", data_dir,
-                   "--suffix", suffix, "--skip", 6, *more)  # fmt: skip
+        run_script(
+            "attacks.generate",
+            *("--classifier", pipeline["classifier"], "--data_dir", data_dir, "--suffix", suffix, "--skip", 6, *more),
+        )
         return max(
             (data_dir / "Phantom_MRI").glob(f"AT_*{suffix}/manifest.csv"), key=lambda p: p.stat().st_mtime
         ).parent
@@ -82,16 +84,19 @@ def test_several_attacks_and_both_splits_in_one_command(generate, data_dir, pipe
 
 
 def test_defended_images_are_those_of_the_whole_pipeline(generate, data_dir, pipeline):
-    folder = generate("_def", "--pretrained_denoiser", pipeline["mse"], "--attack", "PGD", "--norm", "L2", "--eps", 1.0,
-                      "--steps", 5)  # fmt: skip
+    folder = generate(
+        "_def", "--pretrained_denoiser", pipeline["mse"], "--attack", "PGD", "--norm", "L2", "--eps", 1.0, "--steps", 5
+    )
     assert folder.name == "AT_PGD_L2_def"
     check(folder, data_dir, load_pipeline(pipeline["classifier"], pipeline["mse"]).at(0.25), 1.0, "l2")
     assert json.loads((folder / "manifest.csv.json").read_text())["target"] == "defended"
 
 
 def test_smoothed_target(generate, data_dir, pipeline):
-    flags = ("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2",
-             "--eps", 0.5, "--steps", 2, "--draws", 4, "--N", 50, "--skip", 12)  # fmt: skip
+    flags = (
+        *("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2"),
+        *("--eps", 0.5, "--steps", 2, "--draws", 4, "--N", 50, "--skip", 12),
+    )
     folder = generate("_smooth", *flags)
     rows = rows_of(folder)
     assert {int(row["queries"]) for row in rows} == {8}
@@ -102,8 +107,10 @@ def test_smoothed_target(generate, data_dir, pipeline):
 
 
 def test_smoothed_attacks_depend_on_neither_batch_nor_the_images_before(generate, pipeline):
-    flags = ("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2",
-             "--steps", 2, "--draws", 4, "--N", 20)  # fmt: skip
+    flags = (
+        *("--pretrained_denoiser", pipeline["mse"], "--target", "smoothed", "--attack", "PGD", "--norm", "L2"),
+        *("--steps", 2, "--draws", 4, "--N", 20),
+    )
     for more in ((), ("--fresh",)):
         one, other = f"_s{len(more)}", f"_b{len(more)}"
         whole = generate(one, *flags, *more, "--skip", 12)
@@ -183,8 +190,10 @@ def test_a_black_box_is_attacked_by_labels_alone(data_dir, tmp_path, monkeypatch
         f"def classify(images):\n    return (images.reshape(len(images), -1).mean(1) > {middle}).astype(int)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    common = ("--data_dir", data_dir, "--classifier", "labelling:classify", "--dataset", "Phantom_MRI", "--image_size",
-              32, "--channels", 1, "--scores", "labels", "--skip", 4, "--suffix", "_box")  # fmt: skip
+    common = (
+        *("--data_dir", data_dir, "--classifier", "labelling:classify", "--dataset", "Phantom_MRI", "--image_size", 32),
+        *("--channels", 1, "--scores", "labels", "--skip", 4, "--suffix", "_box"),
+    )
     fails(1, ("FGSM", "gradients", "labelling:classify", "HSJ"), "attacks.generate", *common, "--attack", "FGSM", "HSJ")
     run_script("attacks.generate", *common, "--attack", "HSJ", "--steps", 2)
     rows = rows_of(data_dir / "Phantom_MRI" / "AT_HSJ_box")
@@ -206,16 +215,17 @@ def test_bad_input(generate, pipeline, data_dir, fails, tmp_path, capsys):
     fails(1, ("--max_norm", "not for FGSM, PGD"), *common, "--attack", "FGSM", "PGD", "--max_norm", 0.1)
     assert not list((data_dir / "Phantom_MRI").glob("AT_*_bad"))
     generate("_other", "--eps", 0.02)
-    fails(1, ("AT_FGSM_other", "eps 0.02 (now 0.03)", "--suffix"), *common[:-1], "_other", "--skip", 6,
-          "--eps", 0.03)  # fmt: skip
+    fails(1, ("AT_FGSM_other", "eps 0.02 (now 0.03)", "--suffix"), *common[:-1], "_other", "--skip", 6, "--eps", 0.03)
     old = rows_of(data_dir / "Phantom_MRI" / "AT_FGSM_other")
     again = generate("_other", "--eps", 0.03, "--overwrite", "--split", "val")
     assert {row["split"] for row in old} == {"test"}
     assert {row["split"] for row in rows_of(again)} == {"val"}
     assert not list(again.rglob("test_*.png"))
     kept = rows_of(again)
-    assert rows_of(generate("_other", "--eps", 0.03, "--overwrite", "--split", "val", "test")) == [*kept, *[
-        row for row in rows_of(again) if row["split"] == "test"]]  # fmt: skip
+    assert rows_of(generate("_other", "--eps", 0.03, "--overwrite", "--split", "val", "test")) == [
+        *kept,
+        *[row for row in rows_of(again) if row["split"] == "test"],
+    ]
     assert len(rows_of(again)) == len(kept) + len(old)
     (again / "manifest.csv.json").write_text("{")
     fails(1, ("manifest.csv.json", "not a JSON file"), *common[:-1], "_other", "--eps", 0.03)
@@ -242,5 +252,9 @@ def test_images_without_labels_are_refused(pipeline, data_dir, tmp_path, fails):
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    fails(1, (rows[0]["path"], "has label ''"), "attacks.generate", "--data_dir", tmp_path, "--classifier",
-          pipeline["classifier"])  # fmt: skip
+    fails(
+        1,
+        (rows[0]["path"], "has label ''"),
+        "attacks.generate",
+        *("--data_dir", tmp_path, "--classifier", pipeline["classifier"]),
+    )

@@ -82,8 +82,9 @@ def test_a_palette_gives_its_colours(tmp_path, bits):
     dtype, top = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
     tables = {"Red": [0, top, 0, top], "Green": [0, 0, top, top], "Blue": [0, 0, 0, top // 2]}
     tags = {f"{colour}PaletteColorLookupTableDescriptor": [4, 0, bits] for colour in tables}
-    tags |= {f"{colour}PaletteColorLookupTableData": np.array(table, dtype).tobytes()
-             for colour, table in tables.items()}  # fmt: skip
+    tags |= {
+        f"{colour}PaletteColorLookupTableData": np.array(table, dtype).tobytes() for colour, table in tables.items()
+    }
     write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 3]]), "PALETTE COLOR", **tags)
     pixels = np.asarray(read_image(tmp_path / "a.dcm"))
     assert pixels.reshape(4, 3).tolist() == [[0, 0, 0], [255, 0, 0], [0, 255, 0], [255, 255, 127]]

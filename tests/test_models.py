@@ -44,7 +44,7 @@ def test_dncnn_as_published():
     assert all(key.startswith("dncnn.") for key in keys)
 
 
-@pytest.mark.parametrize("arch", ["dncnn", "nafnet"])
+@pytest.mark.parametrize("arch", ["dncnn", "nafnet", "nafnet4"])
 @pytest.mark.parametrize(("channels", "size"), [(3, (64, 64)), (1, (40, 56)), (3, (37, 50))])
 def test_denoisers_keep_the_shape_and_start_as_the_identity(arch, channels, size):
     net = build(arch, channels=channels).eval()
@@ -53,9 +53,10 @@ def test_denoisers_keep_the_shape_and_start_as_the_identity(arch, channels, size
         torch.testing.assert_close(net(x, 0.25), x)
 
 
-def test_nafnet_is_conditioned_on_the_noise_level():
+@pytest.mark.parametrize("arch", ["nafnet", "nafnet4"])
+def test_nafnet_is_conditioned_on_the_noise_level(arch):
     torch.manual_seed(0)
-    net = build("nafnet").eval()
+    net = build(arch).eval()
     torch.nn.init.normal_(net.outro.weight, std=0.1)
     x = torch.rand(3, 3, 32, 32)
     levels = torch.tensor([0.1, 0.5, 1.0])
@@ -68,13 +69,39 @@ def test_nafnet_is_conditioned_on_the_noise_level():
         net(x, None)
 
 
-def test_nafnet_rows_do_not_see_each_other():
+@pytest.mark.parametrize("arch", ["nafnet", "nafnet4"])
+def test_nafnet_rows_do_not_see_each_other(arch):
     torch.manual_seed(0)
-    net = prepare(build("nafnet").eval(), "cpu")
+    net = prepare(build(arch).eval(), "cpu")
     torch.nn.init.normal_(net.outro.weight, std=0.1)
     x = torch.rand(5, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(net(x, 0.5)[3:4], net(x[3:4], 0.5), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nafnet4_learns(channels):
+    """A few steps take most of the noise off flat images."""
+    torch.manual_seed(0)
+    net = build("nafnet4", channels=channels)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        clean = torch.rand(8, channels, 1, 1).expand(-1, -1, 16, 16)
+        losses.append((net(clean + 0.5 * torch.randn(clean.shape), 0.5) - clean).square().mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0].item() == pytest.approx(0.25, rel=0.1)
+    assert sum(losses[-10:]).item() / 10 < 0.25 / 3
+
+
+def test_nafnet_is_what_its_checkpoints_hold():
+    """The default until nafnet4: its keys and shapes stay."""
+    net = build("nafnet")
+    assert sum(p.numel() for p in net.parameters()) == 1_720_908
+    assert net.intro.weight.shape == (32, 13, 3, 3)
+    assert len(net.state_dict()) == 175
 
 
 @pytest.mark.parametrize(("arch", "channels", "size"), [("resnet18", 3, 64), ("resnet18", 1, 32), ("resnet18", 3, 160),
@@ -93,10 +120,10 @@ def test_unknown_architecture():
         build("nafnet", width_of=3)
 
 
-def save(path, **changes):
-    net = build("nafnet", channels=1)
+def save(path, built="nafnet4", **changes):
+    net = build(built, channels=1)
     content = {
-        "arch": "nafnet",
+        "arch": built,
         "arch_kwargs": {"channels": 1},
         "dataset": "Phantom_MRI",
         "image_size": 32,
@@ -107,8 +134,9 @@ def save(path, **changes):
     return net
 
 
-def test_checkpoint_round_trip(tmp_path):
-    net = save(tmp_path / "a.pth.tar")
+@pytest.mark.parametrize("arch", ["nafnet", "nafnet4"])
+def test_checkpoint_round_trip(arch, tmp_path):
+    net = save(tmp_path / "a.pth.tar", arch)
     loaded, checkpoint = load_model(tmp_path / "a.pth.tar", "denoiser")
     assert not loaded.training
     assert checkpoint["dataset"] == "Phantom_MRI"
@@ -134,7 +162,7 @@ def test_refused_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="no arch"):
         load_model(path, "denoiser")
     save(path)
-    with pytest.raises(ValueError, match=r"holds a denoiser \(nafnet\), but a classifier is needed"):
+    with pytest.raises(ValueError, match=r"holds a denoiser \(nafnet4\), but a classifier is needed"):
         load_model(path, "classifier")
     save(path, arch="dncnn")
     with pytest.raises(ValueError, match="do not fit the architecture dncnn"):

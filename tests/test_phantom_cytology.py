@@ -73,8 +73,10 @@ def test_nuclei_have_the_size_of_their_kind():
 
 def test_koilocytes_have_a_halo():
     """A clearing between nucleus and cytoplasm: more of the cell is nearly as bright as the empty background."""
-    bright = {label: np.mean([(cell[16:-16, 16:-16] > 0.75).mean() for cell in grey_cells(label)])
-              for label in (KOILOCYTOTIC, METAPLASTIC)}  # fmt: skip
+    bright = {
+        label: np.mean([(cell[16:-16, 16:-16] > 0.75).mean() for cell in grey_cells(label)])
+        for label in (KOILOCYTOTIC, METAPLASTIC)
+    }
     assert bright[KOILOCYTOTIC] > 2 * bright[METAPLASTIC]
 
 

@@ -40,25 +40,39 @@ def test_end_to_end(tmp_path):
     shell(tmp_path, ROOT / "train_classifier.py", *tiny, "--image_size", 16, "--outdir", "r/f")
     shell(tmp_path, ROOT / "ds_main.py", *tiny, "--image_size", 16, "--noise_sd", 0.1, 0.5, "--outdir", "r/mse")
     f, mse, stab = (f"r/{name}/best.pth.tar" for name in ("f", "mse", "stab"))
-    shell(tmp_path, ROOT / "main_ds.py", *tiny, "--classifier", f, "--pretrained_denoiser", mse, "--mse_weight", 10,
-          "--outdir", "r/stab")  # fmt: skip
+    shell(
+        tmp_path,
+        ROOT / "main_ds.py",
+        *tiny,
+        *("--classifier", f, "--pretrained_denoiser", mse, "--mse_weight", 10, "--outdir", "r/stab"),
+    )
     assert "FGSM" in shell(tmp_path, ROOT / "attacks" / "generate.py", "--classifier", f)
-    out = shell(tmp_path, ROOT / "AE_DS_verify.py", "--classifier", f, "--pretrained_denoiser", stab, "--sigma", 0.25,
-                0.5, "--N", 50, "--N0", 10, "--skip", 4, "--outfile", "r/certify.tsv")  # fmt: skip
+    out = shell(
+        tmp_path,
+        ROOT / "AE_DS_verify.py",
+        *("--classifier", f, "--pretrained_denoiser", stab, "--sigma", 0.25, 0.5, "--N", 50, "--N0", 10, "--skip", 4),
+        *("--outfile", "r/certify.tsv"),
+    )
     assert "sigma 0.5: certified accuracy" in out and "SYNTHETIC" in out
     assert re.search(r"\| certify +\| 0.50 \| +[\d.]+ \|", out) and "sensitivity / specificity" in out
     assert "accuracy" in shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab)
     attacked = shell(tmp_path, ROOT / "evaluate.py", "--classifier", f, "--denoiser", stab, "--split", "FGSM")
     assert "Phantom_MRI FGSM" in attacked
-    checked = shell(tmp_path, ROOT / "attacks" / "check_certificates.py", "--classifier", f, "--denoiser", stab,
-                    "--certificates", "r/certify_sigma_0.25.tsv", "--steps", 1, "--draws", 2, "--N", 20, "--skip", 4,
-                    "--outfile", "r/check.tsv")  # fmt: skip
+    checked = shell(
+        tmp_path,
+        ROOT / "attacks" / "check_certificates.py",
+        *("--classifier", f, "--denoiser", stab, "--certificates", "r/certify_sigma_0.25.tsv", "--steps", 1),
+        *("--draws", 2, "--N", 20, "--skip", 4, "--outfile", "r/check.tsv"),
+    )
     assert "violated" in checked
     shell(tmp_path, ROOT / "ds_main.py", "--mode", "test", "--pretrained_denoiser", mse, "--noise_sd", 0.25)
     shell(tmp_path, ROOT / "ds_main.py", "--mode", "inference", "--pretrained_denoiser", mse, "--outdir", "r/grids")
     assert (tmp_path / "r" / "grids" / "noise_0.25.png").is_file()
-    table = shell(tmp_path, ROOT / "make_tables.py", "--add", "DS=r/certify_sigma_0.25.tsv",
-                  "DS=r/certify_sigma_0.5.tsv", "--outdir", "r/tables")  # fmt: skip
+    table = shell(
+        tmp_path,
+        ROOT / "make_tables.py",
+        *("--add", "DS=r/certify_sigma_0.25.tsv", "DS=r/certify_sigma_0.5.tsv", "--outdir", "r/tables"),
+    )
     assert "SYNTHETIC" in table
     assert (tmp_path / "r" / "tables" / "certified_accuracy.png").stat().st_size > 5000
 
@@ -68,9 +82,11 @@ def verify(pipeline, data_dir, tmp_path):
     """`verify(outfile, *more)`: certify 5 test images with few draws; returns the TSV's path."""
 
     def run(outfile, *more):
-        run_script("AE_DS_verify", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir",
-                   data_dir, "--sigma", 0.25, "--N0", 20, "--N", 60, "--max", 5, "--no-amp",
-                   "--outfile", tmp_path / outfile, *more)  # fmt: skip
+        run_script(
+            "AE_DS_verify",
+            *("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir),
+            *("--sigma", 0.25, "--N0", 20, "--N", 60, "--max", 5, "--no-amp", "--outfile", tmp_path / outfile, *more),
+        )
         return tmp_path / outfile
 
     return run
@@ -396,7 +412,7 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails, monkeypatch):
     fails(1, ("--outfile",), *verify[:-2], "--classifier", f)
     fails(1, (tmp_path / "gone.png",), *verify[:-2], "--classifier", f, "--predict", tmp_path / "gone.png")
     fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
-    fails(1, (d, "holds a denoiser (nafnet), but a classifier is needed"), *verify, "--classifier", d)
+    fails(1, (d, "holds a denoiser (nafnet4), but a classifier is needed"), *verify, "--classifier", d)
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
     fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")
     fails(1, ("--protocol stratified, not official",), *verify, "--classifier", f, "--protocol", "official")
@@ -456,5 +472,9 @@ def test_missing_image_is_named(data_dir, tmp_path, fails, made_up_tree):
     run_script("prepare_data", "--dataset", "Brain_Tumor", "--source", made_up_tree, "--data_dir", tmp_path)
     victim = next((made_up_tree / "Training" / "no_tumor").glob("*.png"))
     victim.unlink()
-    fails(1, (victim,), "train_classifier", "--dataset", "Brain_Tumor", "--data_dir", tmp_path, "--outdir",
-          tmp_path / "run")  # fmt: skip
+    fails(
+        1,
+        (victim,),
+        "train_classifier",
+        *("--dataset", "Brain_Tumor", "--data_dir", tmp_path, "--outdir", tmp_path / "run"),
+    )

@@ -131,10 +131,14 @@ def test_splits_follow_content_not_file_names(made_up_tree, tmp_path):
 def made_up_records(subjects, images, name="subject {}"):
     """`images` records of each of so many subjects, of three classes in turn, their pixels' fingerprints made up."""
     return [
-        Record(f"{k}.png", "abc"[k // images % 3], subject=name.format(k // images),
-               sha256=hashlib.sha256(str(k).encode()).hexdigest())
+        Record(
+            f"{k}.png",
+            "abc"[k // images % 3],
+            subject=name.format(k // images),
+            sha256=hashlib.sha256(str(k).encode()).hexdigest(),
+        )
         for k in range(subjects * images)
-    ]  # fmt: skip
+    ]
 
 
 def splits_by_image(records, **options):

@@ -37,8 +37,10 @@ def test_undersampling_keeps_what_it_measures():
 
 def test_random_projections():
     images = torch.rand(3, 1, 8, 8)
-    assert torch.allclose(gaussian(images, torch.eye(64)), (images - images.amin((1, 2, 3), True))
-                          / (images.amax((1, 2, 3), True) - images.amin((1, 2, 3), True)))  # fmt: skip
+    assert torch.allclose(
+        gaussian(images, torch.eye(64)),
+        (images - images.amin((1, 2, 3), True)) / (images.amax((1, 2, 3), True) - images.amin((1, 2, 3), True)),
+    )
     measured = measurement("gaussian", 1, 8, acceleration=2)(images)
     assert measured.shape == images.shape
     assert measured.flatten(1).min(dim=1).values.tolist() == [0, 0, 0]
@@ -56,8 +58,11 @@ def test_targets():
 @pytest.fixture(scope="module")
 def reconstructor(tmp_path_factory, data_dir):
     outdir = tmp_path_factory.mktemp("runs") / "R"
-    run_script("ds_main", "--model", "reconstructor", "--data_dir", data_dir, "--image_size", 32, "--acceleration", 2,
-               "--epochs", 2, "--batch", 16, "--outdir", outdir)  # fmt: skip
+    run_script(
+        "ds_main",
+        *("--model", "reconstructor", "--data_dir", data_dir, "--image_size", 32, "--acceleration", 2, "--epochs", 2),
+        *("--batch", 16, "--outdir", outdir),
+    )
     return outdir / "best.pth.tar"
 
 
@@ -74,8 +79,10 @@ def test_training_one(reconstructor):
 
 def test_going_on_with_one(reconstructor, pipeline, data_dir, tmp_path, fails):
     """What is measured is what the file says; a network is not trained as another kind than it is."""
-    common = ("ds_main", "--data_dir", data_dir, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "more",
-              "--pretrained_denoiser")  # fmt: skip
+    common = (
+        "ds_main",
+        *("--data_dir", data_dir, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "more", "--pretrained_denoiser"),
+    )
     for model in ("denoiser", "autoencoder"):
         fails(1, (f"--model {model}", reconstructor, "model reconstructor"), *common, reconstructor, "--model", model)
     fails(1, ("--model reconstructor", "model denoiser"), *common, pipeline["mse"], "--model", "reconstructor")
@@ -90,10 +97,11 @@ def test_going_on_with_one(reconstructor, pipeline, data_dir, tmp_path, fails):
 @pytest.mark.parametrize("method", [("FO", "--mse_weight", 1), ("ZO", "--zo_method", "RGE", "--q", 3)])
 def test_defending_one(reconstructor, pipeline, data_dir, tmp_path, objective, method):
     run_script(
-        "main_ds", "--train_objective", "reconstruction", "--reconstructor", reconstructor, "--data_dir", data_dir,
-        "--pretrained_denoiser", pipeline["mse"], "--objective", objective, "--optimization_method", *method,
-        "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "run",
-    )  # fmt: skip
+        "main_ds",
+        *("--train_objective", "reconstruction", "--reconstructor", reconstructor, "--data_dir", data_dir),
+        *("--pretrained_denoiser", pipeline["mse"], "--objective", objective, "--optimization_method", *method),
+        *("--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--outdir", tmp_path / "run"),
+    )
     history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert history[0]["val_psnr"] > 5
     assert ("queries" in history[0]) == (method[0] == "ZO")
@@ -110,20 +118,30 @@ def test_one_that_may_only_be_queried(reconstructor, pipeline, data_dir, tmp_pat
         "def measure(images):\n    return images / 2\n\n\ndef reconstruct(measured):\n    return 2 * measured\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    task = ("main_ds", "--train_objective", "reconstruction", "--data_dir", data_dir, "--pretrained_denoiser",
-            pipeline["mse"], "--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--no-amp")  # fmt: skip
+    task = (
+        "main_ds",
+        *("--train_objective", "reconstruction", "--data_dir", data_dir, "--pretrained_denoiser", pipeline["mse"]),
+        *("--noise_sd", 0.1, "--epochs", 1, "--batch", 40, "--no-amp"),
+    )
     zo = ("--optimization_method", "ZO", "--zo_method", "RGE", "--q", 3)
     service = ("--reconstructor", "scanner:reconstruct", "--measurement", "scanner:measure")
     told = ("--dataset", "Phantom_MRI", "--image_size", 32, "--channels", 3)
     rows = {}
-    for name, flags in (("checkpoint", ("--reconstructor", reconstructor)), ("onnx", ("--reconstructor", onnx)),
-                        ("service", (*service, *told))):  # fmt: skip
+    for name, flags in (
+        ("checkpoint", ("--reconstructor", reconstructor)),
+        ("onnx", ("--reconstructor", onnx)),
+        ("service", (*service, *told)),
+    ):
         run_script(*task, *zo, *flags, "--outdir", tmp_path / name)
         rows[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text())
     assert rows["onnx"]["val_psnr"] == pytest.approx(rows["checkpoint"]["val_psnr"], abs=0.05)
     assert rows["onnx"]["queries"] == rows["checkpoint"]["queries"] == rows["service"]["queries"]
-    run_script("evaluate_reconstruction", *service, *told, "--data_dir", data_dir, "--draws", 2, "--skip", 6,
-               "--outfile", tmp_path / "errors.json")  # fmt: skip
+    run_script(
+        "evaluate_reconstruction",
+        *service,
+        *told,
+        *("--data_dir", data_dir, "--draws", 2, "--skip", 6, "--outfile", tmp_path / "errors.json"),
+    )
     table = json.loads((tmp_path / "errors.json").read_text())["table"]
     assert [row["measurements"] for row in table] == ["clean", "noisy"]
     assert table[0]["rmse"] < 1e-4  # what is halved and doubled
@@ -131,8 +149,12 @@ def test_one_that_may_only_be_queried(reconstructor, pipeline, data_dir, tmp_pat
     fails(1, ("--reconstructor", "no gradients", "ZO"), *task, *service, *told, *no)
     fails(1, ("scanner:reconstruct", "dataset, image_size, channels, measurement"), *task, *zo, *service[:2], *no)
     fails(1, (onnx, "acceleration 2.0, not 3.0"), *task, *zo, "--reconstructor", onnx, "--acceleration", 3, *no)
-    fails(1, (reconstructor, "it is no denoiser"), *task[:5], "--pretrained_denoiser", reconstructor, *zo,
-          "--reconstructor", onnx, *no)  # fmt: skip
+    fails(
+        1,
+        (reconstructor, "it is no denoiser"),
+        *task[:5],
+        *("--pretrained_denoiser", reconstructor, *zo, "--reconstructor", onnx, *no),
+    )
     fails(1, (reconstructor, "image_size 32, not 64"), *task, "--reconstructor", reconstructor, "--image_size", 64, *no)
     fails(1, ("--measurement radon", "gaussian"), *task, *zo, *service[:2], "--measurement", "radon", *told, *no)
     assert not (tmp_path / "no").exists()
@@ -151,8 +173,10 @@ def test_contradictions(reconstructor, pipeline, data_dir, tmp_path, fails):
 
 
 def test_the_table_of_errors(reconstructor, pipeline, data_dir, tmp_path, capsys):
-    flags = ("--reconstructor", reconstructor, "--pretrained_denoiser", pipeline["mse"], "--data_dir", data_dir,
-             "--steps", 3, "--draws", 2, "--eps", 2, "--skip", 6)  # fmt: skip
+    flags = (
+        *("--reconstructor", reconstructor, "--pretrained_denoiser", pipeline["mse"], "--data_dir", data_dir),
+        *("--steps", 3, "--draws", 2, "--eps", 2, "--skip", 6),
+    )
     run_script("evaluate_reconstruction", *flags, "--outfile", tmp_path / "a.json")
     run_script("evaluate_reconstruction", *flags, "--outfile", tmp_path / "b.json", "--batch", 4)
     tables = [json.loads((tmp_path / name).read_text())["table"] for name in ("a.json", "b.json")]

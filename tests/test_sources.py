@@ -104,8 +104,11 @@ def test_a_table(tmp_path, fails):
     for encoding in ("latin-1", "utf-16"):
         table.write_text("path,label\nscän.png,a\n", encoding=encoding)
         fails(1, (table, "not a UTF-8 table"), *flags)
-    table.write_text(" path ,label, group\n" + "".join(f"images/scan {i:02d} ü.png, {'ab'[i % 2]}{' ' * (i % 3)},{i} \n"
-                                                     for i in range(40)), encoding="utf-8")  # fmt: skip
+    table.write_text(
+        " path ,label, group\n"
+        + "".join(f"images/scan {i:02d} ü.png, {'ab'[i % 2]}{' ' * (i % 3)},{i} \n" for i in range(40)),
+        encoding="utf-8",
+    )
     rows, _ = prepare(table, tmp_path / "D")
     assert Counter(row["class"] for row in rows) == {"a": 20, "b": 20}
     assert {row["group"] for row in rows} == set(map(str, range(40)))
@@ -122,13 +125,7 @@ def test_groups_by_a_regular_expression(tmp_path, fails):
     assert all(len(found) == 1 for found in splits_of(rows, "group").values())
     flags = (
         "prepare_data",
-        "--dataset",
-        "Mine",
-        "--source",
-        tmp_path / "S",
-        "--data_dir",
-        tmp_path / "D",
-        "--group_by",
+        *("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D", "--group_by"),
     )
     fails(1, ("--group_by", "finds nothing in", "47 more"), *flags, "patient")
     fails(1, ("--group_by", "not a regular expression"), *flags, "(")
@@ -178,8 +175,12 @@ def test_splits_below_the_classes(tmp_path, fails):
     assert {row["split"] == "test" for row in rows if "/test/" in row["path"]} == {True}
     assert {row["split"] == "test" for row in rows if "/train/" in row["path"]} == {False}
     write_image(tmp_path / "S" / "a" / "more.png", 99)
-    fails(1, ("--protocol official", "1 images are in no part", "a/more.png"), "prepare_data", "--dataset", "Mine",
-          "--source", tmp_path / "S", "--data_dir", tmp_path / "D", "--protocol", "official")  # fmt: skip
+    fails(
+        1,
+        ("--protocol official", "1 images are in no part", "a/more.png"),
+        "prepare_data",
+        *("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D", "--protocol", "official"),
+    )
 
 
 def test_a_manifest_does_not_tell_where_the_images_lie(tmp_path):
@@ -330,14 +331,19 @@ def test_what_lies_beside_a_published_split(tmp_path, fails):
 
 def test_spellings_of_class_names(tmp_path, fails):
     """Composed and decomposed letters are the same (macOS writes the latter); names that differ in case may be."""
-    for c, (split, name) in enumerate((("Training", "b\u00f6se"), ("Training", "gut"), ("Testing", "bo\u0308se"),
-                                       ("Testing", "gut"))):  # fmt: skip
+    for c, (split, name) in enumerate(
+        (("Training", "b\u00f6se"), ("Training", "gut"), ("Testing", "bo\u0308se"), ("Testing", "gut"))
+    ):
         fill(tmp_path / "S" / split / name, 10, c)
     rows, _ = prepare(tmp_path / "S", tmp_path / "D")
     assert {row["class"] for row in rows} == {"b\u00f6se", "gut"}
     fill(tmp_path / "S" / "Testing" / "Gut", 3, 9)
-    fails(1, ("Gut, gut", "case"), "prepare_data", "--dataset", "Mine", "--source", tmp_path / "S", "--data_dir",
-          tmp_path / "D")  # fmt: skip
+    fails(
+        1,
+        ("Gut, gut", "case"),
+        "prepare_data",
+        *("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D"),
+    )
 
 
 def test_names_that_are_not_utf8(tmp_path, fails):
@@ -362,8 +368,12 @@ def test_process_folder(tmp_path):
 def test_one_image_for_each_class(tmp_path, fails):
     for c, name in enumerate("abc"):
         fill(tmp_path / "S" / name, 1, c)
-    fails(1, ("too few images", "a, b, c"), "prepare_data", "--dataset", "Mine", "--source", tmp_path / "S",
-          "--data_dir", tmp_path / "D")  # fmt: skip
+    fails(
+        1,
+        ("too few images", "a, b, c"),
+        "prepare_data",
+        *("--dataset", "Mine", "--source", tmp_path / "S", "--data_dir", tmp_path / "D"),
+    )
 
 
 def test_an_image_that_changed_after_its_preparation(tmp_path):

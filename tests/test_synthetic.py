@@ -51,8 +51,9 @@ def real(data_dir, tmp_path):
 def test_evaluation(data_dir, real, tmp_path, titles):
     classifier = write_network(tmp_path / "f.pth.tar", "cifar_resnet", channels=3, depth=8, num_classes=4)
     for root in (data_dir, real):
-        run_script("evaluate", "--classifier", classifier, "--data_dir", root, "--skip", 20,
-                   "--outfile", tmp_path / "e.json")  # fmt: skip
+        run_script(
+            "evaluate", "--classifier", classifier, "--data_dir", root, "--skip", 20, "--outfile", tmp_path / "e.json"
+        )
     assert [title.partition(" (")[0] for title in titles] == ["SYNTHETIC: Phantom_MRI test", "Phantom_MRI test"]
 
 
@@ -60,8 +61,11 @@ def test_pictures_of_noise(data_dir, real, tmp_path):
     denoiser = write_network(tmp_path / "d.pth.tar", "dncnn", channels=3)
     pictures = []
     for root in (data_dir, real):
-        run_script("ds_main", "--mode", "inference", "--pretrained_denoiser", denoiser, "--data_dir", root,
-                   "--noise_sd", 0.25, "--images", 3, "--outdir", tmp_path / "grids")  # fmt: skip
+        run_script(
+            "ds_main",
+            *("--mode", "inference", "--pretrained_denoiser", denoiser, "--data_dir", root, "--noise_sd", 0.25),
+            *("--images", 3, "--outdir", tmp_path / "grids"),
+        )
         pictures.append(np.asarray(Image.open(tmp_path / "grids" / "noise_0.25.png")))
     marked, plain = pictures
     assert plain.shape == (3 * 32, 3 * 32, 3)

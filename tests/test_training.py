@@ -205,9 +205,10 @@ def train(data_dir, tmp_path, pipeline):
     specific = {
         "train_classifier": ("--image_size", 16, "--noise_sd", 0.1),
         "ds_main": ("--image_size", 16, "--noise_sd", 0.1, 0.5),
-        "main_ds": ("--classifier", pipeline["classifier"], "--pretrained_denoiser", pipeline["mse"],
-                    "--mse_weight", 10),
-    }  # fmt: skip
+        "main_ds": (
+            *("--classifier", pipeline["classifier"], "--pretrained_denoiser", pipeline["mse"], "--mse_weight", 10),
+        ),
+    }
 
     def run(script, outdir, *more):
         flags = ("--data_dir", data_dir, "--epochs", 3, "--batch", 16, "--outdir", tmp_path / outdir, "--no-amp")
@@ -311,8 +312,11 @@ def test_adam_then_sgd():
         if kind == "both":
             optimizer = AdamThenSGD([x], 0.1, 0.9, 0.01, adam_steps=3)
         else:
-            optimizer = torch.optim.Adam([x], 0.1, weight_decay=0.01) if kind == "Adam" else torch.optim.SGD(
-                [x], 0.1, momentum=0.9, weight_decay=0.01)  # fmt: skip
+            optimizer = (
+                torch.optim.Adam([x], 0.1, weight_decay=0.01)
+                if kind == "Adam"
+                else torch.optim.SGD([x], 0.1, momentum=0.9, weight_decay=0.01)
+            )
         if start is not None and "optimizer" in start:
             optimizer.load_state_dict(start["optimizer"])
         saved = None
@@ -375,8 +379,19 @@ def test_run_directory_holds_what_it_should(train):
     assert json.loads((folder / "args.json").read_text())["objective"] == "stability"
     assert (folder / "log.txt").read_text().startswith("epoch\tlr\ttrain_loss\tval_accuracy\tval_agreement")
     checkpoint = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
-    contract = {"arch", "arch_kwargs", "dataset", "image_size", "state_dict", "optimizer", "scheduler", "epoch",
-                "best_metric", "rng", "args"}  # fmt: skip
+    contract = {
+        "arch",
+        "arch_kwargs",
+        "dataset",
+        "image_size",
+        "state_dict",
+        "optimizer",
+        "scheduler",
+        "epoch",
+        "best_metric",
+        "rng",
+        "args",
+    }
     assert contract <= set(checkpoint)
 
 
@@ -430,8 +445,11 @@ def test_the_frozen_classifier_stays_frozen_and_the_denoiser_learns(train, monke
 
 
 def test_from_scratch(train, pipeline, tmp_path, data_dir):
-    run_script("main_ds", "--data_dir", data_dir, "--classifier", pipeline["classifier"], "--arch", "dncnn", "--epochs",
-               1, "--outdir", tmp_path / "scratch")  # fmt: skip
+    run_script(
+        "main_ds",
+        *("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--arch", "dncnn", "--epochs", 1),
+        *("--outdir", tmp_path / "scratch"),
+    )
     checkpoint = torch.load(tmp_path / "scratch" / "best.pth.tar", weights_only=True)
     assert checkpoint["arch"] == "dncnn"
     shutil.rmtree(tmp_path / "scratch")

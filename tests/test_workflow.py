@@ -84,9 +84,13 @@ def test_training_by_queries_compares_like_with_like():
     assert budgets == {("FO", None), ("ZO", 2_000 * 2_284)}
 
 
-@pytest.mark.parametrize(("model", "before", "file"), [
-    ("f", "export f", "checkpoints/small/f.pth.tar"), ("other", "other", "runs/small/other/best.pth.tar"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "before", "file"),
+    [
+        ("f", "export f", "checkpoints/small/f.pth.tar"),
+        ("other", "other", "runs/small/other/best.pth.tar"),
+    ],
+)
 def test_a_model_as_an_onnx_file(model, before, file):
     """It is written once, from what the others are given, before whatever takes it."""
     grid = copy.deepcopy(GRID)
@@ -106,9 +110,9 @@ def test_a_model_as_an_onnx_file(model, before, file):
 def test_commands():
     found = {job.name: job for job in jobs(GRID, "RAW")}
     assert found["data there"].command == (
-        "prepare_data.py", "--dataset", "Phantom_MRI", "--data_dir", "elsewhere", "--source", "RAW",
-        "--protocol", "official",
-    )  # fmt: skip
+        "prepare_data.py",
+        *("--dataset", "Phantom_MRI", "--data_dir", "elsewhere", "--source", "RAW", "--protocol", "official"),
+    )
     step = found["d_0.5"]
     assert step.needs == ("data here", "export f", "export f", "other")
     text = " ".join(step.command)
@@ -125,16 +129,24 @@ def test_commands():
     assert "--sigma 0.25 --N 100" in " ".join(found["certify one with 0.25"].command)
     assert found["table one"].needs == tuple(certified)
     assert found["table one"].command[2:5] == tuple(
-        f"{name}=results/small/one/{file}" for name, file in (("alone", "alone_sigma_0.5.tsv"),
-        ("with", "with_sigma_0.25.tsv"), ("with", "with_sigma_0.5.tsv")))  # fmt: skip
+        f"{name}=results/small/one/{file}"
+        for name, file in (
+            ("alone", "alone_sigma_0.5.tsv"),
+            ("with", "with_sigma_0.25.tsv"),
+            ("with", "with_sigma_0.5.tsv"),
+        )
+    )
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"tabels": {}}, "tabels"),
-    ({"evaluations": {"clean": {"uses": {"classifier": "g"}}}}, "model g"),
-    ({"evaluations": {"clean": {"data": "nowhere", "uses": {}}}}, "data nowhere"),
-    ({"tables": {"one": {"flags": "", "radii": 0, "rows": {"a": {"of": "none", "file": "a"}}}}}, "table none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tabels": {}}, "tabels"),
+        ({"evaluations": {"clean": {"uses": {"classifier": "g"}}}}, "model g"),
+        ({"evaluations": {"clean": {"data": "nowhere", "uses": {}}}}, "data nowhere"),
+        ({"tables": {"one": {"flags": "", "radii": 0, "rows": {"a": {"of": "none", "file": "a"}}}}}, "table none"),
+    ],
+)
 def test_what_is_not_known(change, said):
     with pytest.raises(ValueError, match=said):
         jobs(GRID | change)
@@ -143,13 +155,26 @@ def test_what_is_not_known(change, said):
 def test_a_small_grid_from_nothing_to_its_table(tmp_path, monkeypatch, fails):
     monkeypatch.chdir(tmp_path)
     grid = {
-        "name": "tiny", "dataset": "Phantom_MRI", "sigmas": [0.25],
+        "name": "tiny",
+        "dataset": "Phantom_MRI",
+        "sigmas": [0.25],
         "data": {"phantoms": {"data_dir": "data", "flags": "--subjects 60 --phantom_size 32"}},
-        "models": {"f": {"script": "train_classifier.py", "export": True,
-                         "flags": "--arch regnet_y_400mf --image_size 32 --epochs 1"}},
-        "tables": {"only": {"folder": ".", "flags": "--N 100 --max 2", "radii": 0,
-                            "rows": {"alone": {"file": "alone", "uses": {"classifier": "f"}}}}},
-    }  # fmt: skip
+        "models": {
+            "f": {
+                "script": "train_classifier.py",
+                "export": True,
+                "flags": "--arch regnet_y_400mf --image_size 32 --epochs 1",
+            }
+        },
+        "tables": {
+            "only": {
+                "folder": ".",
+                "flags": "--N 100 --max 2",
+                "radii": 0,
+                "rows": {"alone": {"file": "alone", "uses": {"classifier": "f"}}},
+            }
+        },
+    }
     Path("tiny.yaml").write_text(yaml.safe_dump(grid))
     run_script("reproduce", "tiny.yaml", "--dry_run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
@@ -169,9 +194,14 @@ def test_a_small_grid_from_nothing_to_its_table(tmp_path, monkeypatch, fails):
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_snakemake_plans_every_job(path, tmp_path):
     done = subprocess.run(
-        ["snakemake", "--dry-run", "--cores", "1", "--directory", tmp_path, "--configfile", path,
-         "--config", "source=DIR"], cwd=ROOT, capture_output=True, text=True,  # it finds workflow/Snakefile there
-    )  # fmt: skip
+        [
+            "snakemake",
+            *("--dry-run", "--cores", "1", "--directory", tmp_path, "--configfile", path, "--config", "source=DIR"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,  # it finds workflow/Snakefile there
+    )
     assert done.returncode == 0, done.stderr
     count = len(jobs(yaml.safe_load(path.read_text())))
     assert f"total {count + 1}" in " ".join((done.stdout + done.stderr).split())

@@ -60,8 +60,10 @@ def test_all_directions_give_the_whole_gradient(name, z, generator):
     torch.testing.assert_close(gradient, exact(smooth, z).float(), atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize(("name", "at_16"), [("RGE", 48 / 16), ("RGE_antithetic", 48 / 16),
-                                             ("RGE_orthogonal", 48 / 16 - 1), ("CGE", 48 / 16 - 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "at_16"),
+    [("RGE", 48 / 16), ("RGE_antithetic", 48 / 16), ("RGE_orthogonal", 48 / 16 - 1), ("CGE", 48 / 16 - 1)],
+)
 def test_unbiased_and_the_error_falls_with_q(name, at_16, generator):
     """On a linear function, where nothing but the choice of directions errs: the relative squared error is
     (d - 1)/q + … ≈ d/q for independent directions and d/q - 1 for orthonormal ones, and the mean over the images of a
@@ -91,8 +93,9 @@ def test_grey_directions_give_the_gradient_of_a_common_change(name, generator):
     if name != "DCT":
         assert (few.mean(0) - part[0]).norm() < 1.3 * part.norm() * (16 / 8) ** 0.5 / 4000**0.5
     if name not in ("RGE", "RGE_antithetic"):
-        torch.testing.assert_close(estimator(linear, z[:2], 0.1, 16, generator)[0], part.expand(2, -1, -1, -1),
-                                   atol=1e-4, rtol=1e-3)  # fmt: skip
+        torch.testing.assert_close(
+            estimator(linear, z[:2], 0.1, 16, generator)[0], part.expand(2, -1, -1, -1), atol=1e-4, rtol=1e-3
+        )
 
 
 def test_all_directions_of_few_samples_at_a_time(z, monkeypatch):

@@ -1,4 +1,4 @@
-"""The epoch loop: one for every script. What is trained and how the loss is made are injected."""
+"""The epoch loop of all training scripts. Model, loss and validation are arguments."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass
 class Epoch:
-    """How far an epoch is, to go on from there: `steps` done, the sum of their losses over `images`; torch's random
-    state at its beginning, which gives the order of its images, and after the last step; batch norm's statistics then.
-    `whole` is False while a step changes weights."""
+    """The state of an unfinished epoch: `steps` done, the sum of their losses, the number of `images`; torch's random
+    state `before` the epoch, which determines the order of its images, and `after` the last step; the `buffers`
+    (statistics of batch norm) at that time. `whole` is False while a step changes weights."""
 
     before: dict
     after: dict
@@ -59,32 +59,22 @@ def fit(
 ) -> dict:
     """Train `model` for `args.epochs` epochs and return the record of the best one.
 
-    `loss_fn` holds everything that is not trained; `validate` returns the numbers to log, of which `score` (higher is
-    better) chooses `best.pth.tar`; `describe` is what a checkpoint needs to rebuild the model (arch, arch_kwargs,
-    dataset, image_size). `reserve` is told the number of images before each step, and answers whether that and the
-    validation after it can be paid for; where not, the epoch ends and is the last one. `augment` changes each batch of
-    training images, as those of `training.augmentation` do.
-    A run that is continued through `run.checkpoint` gives the numbers of an uninterrupted one: optimiser, scheduler and
-    random state are restored. Interrupted in the middle of an epoch, or by an OSError (a black box that does not answer
-    any more), it keeps the steps that are done. Raises FloatingPointError on a loss that is not finite, ValueError if
-    the checkpoint to go on from is of another model, or no epoch can be paid for.
+    `loss_fn` holds everything that is not trained. `validate` returns the numbers to log; `score` names the one that
+    chooses `best.pth.tar` (higher is better). `describe` is what a checkpoint needs to rebuild the model (arch,
+    arch_kwargs, dataset, image_size). `reserve` gets the number of images before each step and returns whether the
+    budget pays for the step and the validation after it; if not, the epoch ends and is the last one. `augment` changes
+    each batch of training images.
+
+    A run that is resumed from `run.checkpoint` gives the same numbers as an uninterrupted run: optimiser, scheduler and
+    random state are restored. An interruption within an epoch, or an OSError (a black box that stops answering), keeps
+    the finished steps. Raises FloatingPointError if the loss is not finite, ValueError if the checkpoint is of another
+    model or the budget does not pay for one epoch.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
-    start, best, epoch = 0, -math.inf, None
-    if run.checkpoint is not None:
-        try:
-            model.load_state_dict(run.checkpoint["state_dict"])
-            optimizer.load_state_dict(run.checkpoint["optimizer"])
-            scheduler.load_state_dict(run.checkpoint["scheduler"])
-            for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-                group["lr"] = lr  # the new scheduler set it to that of the first step
-            set_rng_state(run.checkpoint["rng"])
-            start, best = run.checkpoint["epoch"], run.checkpoint["best_metric"]
-            part = run.checkpoint.get("part")
-            epoch = Epoch(**part, buffers=copies(model.buffers())) if part else None
-        except (RuntimeError, KeyError, ValueError):
-            raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
+    start, best, epoch = restored(run, model, optimizer, scheduler)
+
+    first_step = min(train_loader.batch_size or 1, len(cast(Sized, train_loader.dataset)))
 
     def checkpoint(epochs: int) -> dict:
         return {
@@ -100,14 +90,15 @@ def fit(
 
     epochs = tqdm(range(start, args.epochs), desc=str(run.path), initial=start, total=args.epochs, disable=None)
     for done in epochs:
-        if not reserve(0 if epoch else min(train_loader.batch_size, len(train_loader.dataset))):
+        if not reserve(0 if epoch else first_step):
             break
         epoch = epoch or Epoch.of(model)
         began = time.perf_counter()
-        epoch.lr = epoch.lr or scheduler.get_last_lr()[0]
+        epoch.lr = epoch.lr or float(scheduler.get_last_lr()[0])
         try:
-            train_loss = train_one_epoch(model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1,
-                                         epoch, reserve, augment)  # fmt: skip
+            train_loss = train_one_epoch(
+                model, loss_fn, train_loader, optimizer, scheduler, device, args.amp, done + 1, epoch, reserve, augment
+            )
             model.eval()
             with torch.inference_mode(), autocast(device, args.amp):
                 metrics = validate()
@@ -125,8 +116,32 @@ def fit(
         run.record(record, checkpoint(done + 1), is_best)
         epochs.set_postfix({"loss": f"{train_loss:.4g}", score: f"{metrics[score]:.4g}", "best": f"{best:.4g}"})
     if not run.history:
-        raise ValueError(f"{run.path}: the budget is spent, and no epoch was finished; --query_budget must be larger")
+        raise ValueError(f"{run.path}: the query budget was spent before one epoch was finished; raise --query_budget")
     return max(reversed(run.history), key=lambda row: row[score])
+
+
+def restored(
+    run: RunDirectory,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[int, float, Epoch | None]:
+    """Restore what the checkpoint of `run` holds, torch's random state too. Gives (epochs done, best score, the epoch
+    that was interrupted), of a new run (0, -∞, None). Raises ValueError if it is of another run or model."""
+    if run.checkpoint is None:
+        return 0, -math.inf, None
+    try:
+        model.load_state_dict(run.checkpoint["state_dict"])
+        optimizer.load_state_dict(run.checkpoint["optimizer"])
+        scheduler.load_state_dict(run.checkpoint["scheduler"])
+        for group, lr in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr  # the new scheduler set it to that of the first step
+        set_rng_state(run.checkpoint["rng"])
+        part = run.checkpoint.get("part")
+        epoch = Epoch(**part, buffers=copies(model.buffers())) if part else None
+        return run.checkpoint["epoch"], run.checkpoint["best_metric"], epoch
+    except (RuntimeError, KeyError, ValueError):
+        raise ValueError(f"--resume {run.path}: its checkpoint.pth.tar is of another run or model") from None
 
 
 def train_one_epoch(
@@ -142,8 +157,8 @@ def train_one_epoch(
     reserve: Callable[[int], bool] = lambda images: True,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """One pass over `loader`, or the rest of it after `epoch.steps` steps, or as far as can be paid for; the mean loss
-    per image. `epoch` is kept up to date. Raises FloatingPointError."""
+    """One pass over `loader`, or the rest of it after `epoch.steps` steps, as far as the budget pays for it. Returns
+    the mean loss per image and keeps `epoch` up to date. Raises FloatingPointError."""
     model.train()
     if epoch.steps:
         set_rng_state(epoch.before)
@@ -194,7 +209,7 @@ def get_rng_state() -> dict:
 
 
 def set_rng_state(state: dict) -> None:
-    """Put `get_rng_state()` back; the GPUs' part only where there are as many of them."""
+    """Restore `get_rng_state()`; the state of the GPUs only if there are as many of them."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

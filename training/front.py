@@ -17,7 +17,7 @@ def choose_trained(front: nn.Module, train_method: str) -> None:
         front.autoencoder.encoder.requires_grad_(train_method != "part")
         front.autoencoder.decoder.requires_grad_(train_method == "whole_plus")
     elif train_method != "part":
-        raise ValueError(f"--train_method {train_method}: --model_type DS has one part only, so part")
+        raise ValueError(f"--train_method {train_method}: --model_type DS has one part only; use part")
 
 
 def run_front(front: nn.Module, noisy: Tensor, noise_sd: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:

@@ -33,8 +33,8 @@ def add_noise(images: Tensor, noise_sd: tuple[float, float]) -> tuple[Tensor, Te
 
 
 def add_fixed_noise(images: Tensor, noise_sd: tuple[float, float], seed: int) -> tuple[Tensor, Tensor]:
-    """As `add_noise`, but the same for the same `seed`, whatever was drawn before: validation must not fluctuate with
-    its own noise. The standard deviations are spread evenly (on the logarithmic scale) over the range."""
+    """As `add_noise`, but a function of `seed` alone, so that validation does not fluctuate with its own noise. The
+    standard deviations are spread evenly (on the logarithmic scale) over the range."""
     generator = torch.Generator(device=images.device).manual_seed(seed)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
     sd = _between(noise_sd, (order + 0.5) / len(images))

@@ -34,16 +34,21 @@ class AdamThenSGD(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float, adam_steps: int,
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        adam_steps: int,
         sgd_lr: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(parameters, {"lr": lr})
         trained = self.param_groups[0]["params"]
         self.adam = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay, fused=True)
         self.sgd = torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
         self.adam_steps, self.steps, self.ratio = adam_steps, 0, (sgd_lr or lr) / lr
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody here has a closure to give
         current, ratio = (self.adam, 1.0) if self.steps < self.adam_steps else (self.sgd, self.ratio)
         current.param_groups[0]["lr"] = ratio * self.param_groups[0]["lr"]
         current.step()

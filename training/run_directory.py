@@ -1,12 +1,12 @@
 """The folder of one training run: settings, log, checkpoints, progress picture.
 
-args.json            the settings; --resume refuses to go on with others
+args.json            the settings; --resume raises an error if they differ
 metrics.jsonl        one JSON line per epoch
 log.txt              the same as a table
 progress.png         the same as curves
-checkpoint.pth.tar   after the last finished epoch, or where one was interrupted: everything needed to go on
+checkpoint.pth.tar   after the last finished epoch, or where one was interrupted: everything needed to resume
 best.pth.tar         the epoch with the best validation score
-queries.json         of a black box: what was spent, an epoch that failed included
+queries.json         queries of a black box so far, those of an epoch that failed included
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NOT_COMPARED = {"resume", "workers", "config", "device", "outdir", "data_dir"}
 
 
 class RunDirectory:
-    """Opens `outdir` for a new run, or with `resume` for going on with the one in it.
+    """Opens `outdir` for a new run, or with `resume` to resume the one in it.
 
-    `checkpoint` is the state to go on from (None for a new run); `history` the records of the epochs done; `queries`
+    `checkpoint` is the state to resume from (None for a new run); `history` the records of the epochs done; `queries`
     what was spent before. Raises ValueError if there is a run and `resume` is not set, or if it was started with other
     settings.
     """
@@ -38,7 +38,9 @@ class RunDirectory:
         self.history: list[dict] = []
         if self._file("checkpoint.pth.tar").is_file():
             if not resume:
-                raise ValueError(f"--outdir {outdir}: holds a run already; --resume goes on with it, or name another")
+                raise ValueError(
+                    f"--outdir {outdir}: holds a run already; resume it with --resume, or name another folder"
+                )
             self._check_settings()
             self.checkpoint = load_checkpoint(self._file("checkpoint.pth.tar"))
             if self.checkpoint["epoch"]:
@@ -50,7 +52,7 @@ class RunDirectory:
         files.write_json(self._file("args.json"), self.args)
 
     def note_queries(self, count: int) -> None:
-        """Write how many queries are spent, for a run that goes on: those of an unfinished epoch are not got back."""
+        """Write how many queries are spent, for when the run is resumed: those of an unfinished epoch count too."""
         files.write_json(self._file("queries.json"), {"queries": count})
 
     def record(self, record: dict, checkpoint: dict, best: bool) -> None:

@@ -1,4 +1,4 @@
-"""What end-to-end training is for: that a classifier keeps its answer, or that a reconstruction network does."""
+"""The tasks of end-to-end training: to defend a classifier's answer, or a network's reconstruction."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from training import losses, validation
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`measure`: images → what the denoiser gets when nothing disturbs it. `loss(output, target)`: `[B]`, where the
-    target is the black box's own answer to the undisturbed input (`stability`) or `truth(images, labels)`.
-    `validate(defended, answer, loader, device, noise_sd)`: what is logged, for `queries` of each image; `score`: what
-    of it chooses the best epoch.
-    """
+    """`measure`: images → the undisturbed input of the denoiser. `loss(output, target)` → `[B]`; the target is the
+    network's own answer to the undisturbed input (if `stability`), else `truth(images, labels)`. `validate(defended,
+    answer, loader, device, noise_sd)` → the numbers to log, at `queries` queries per image; `score` names the one that
+    chooses the best epoch."""
 
     measure: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -74,8 +73,8 @@ def reconstruction(objective: str, measure: Callable[[Tensor], Tensor]) -> Task:
 def load_task(
     args: argparse.Namespace, device: torch.device, described: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any], Task]:
-    """What is to be defended, its description, and what training is for; `described` is what the flags say of the
-    network. Raises ValueError where flags contradict."""
+    """The network to defend, its description, and the task; `described` is its description on the command line. Raises
+    ValueError if flags contradict each other."""
     reconstructs = args.train_objective == "reconstruction"
     if reconstructs == (args.reconstructor is None) or reconstructs == (args.classifier is not None):
         needed = "--reconstructor" if reconstructs else "--classifier"

@@ -1,4 +1,4 @@
-"""What is measured on the validation split after each epoch. Runs under inference mode and autocast."""
+"""The measures on the validation split after each epoch. They run under inference mode and autocast."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def accuracy(
     reference: Callable[[Tensor], Tensor] | None = None,
     draws: int = DRAWS,
 ) -> dict[str, float]:
-    """`val_accuracy`: share of images, each under `draws` draws of noise, where `classify(images + noise, noise_sd [B])
-    → logits` finds the label; with a `reference` also `val_agreement`: where it answers as that classifier does on the
-    clean image. `val_unanimous`: share of images of which all draws find that (or the label): what large radii need.
+    """Shares of images under `draws` draws of noise each, where `classify(images + noise, noise_sd [B]) → logits`.
 
-    A range of (0, 0) is no noise, and takes one draw.
+    `val_accuracy`: draws that give the label. `val_agreement`, only with a `reference`: draws that give the answer of
+    that classifier to the clean image. `val_unanimous`: images all of whose draws give that answer (without a
+    reference: the label), which large radii need. A noise range of (0, 0) means no noise, and one draw.
     """
     draws = draws if noise_sd[1] > 0 else 1
-    hits = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
-    count = unanimous = 0
+    hits: dict[str, float] = {"val_accuracy": 0} if reference is None else {"val_accuracy": 0, "val_agreement": 0}
+    count, unanimous = 0, 0.0
     for batch, (images, labels) in enumerate(loader):
         images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
         answers = None if reference is None else reference(images).argmax(dim=1)
@@ -60,8 +60,8 @@ def psnr(
 ) -> float:
     """Mean over images of `-10 log10 MSE` in dB, peak 1, of the denoised image clamped to [0, 1].
 
-    `measure` is done to the image before the noise (`models.measurements`); with a `reference`, the error is against
-    what that makes of the measured image without noise, in place of the image.
+    `measure` is applied to the image before the noise (`models.measurements`). With a `reference`, the error is against
+    its output for the measured image without noise, instead of against the image.
     """
     total, count = 0.0, 0
     for batch, (images, _) in enumerate(loader):

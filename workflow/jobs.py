@@ -1,4 +1,4 @@
-"""The commands behind a table of results, from a YAML file in `configs/`: which script, with which flags, after which.
+"""The commands behind a table of results, from a YAML file in `configs/`: scripts, their flags, and their order.
 
     name: Brain_Tumor_64                     runs/<name>/<model>, checkpoints/<name>/<model>.pth.tar, results/<name>
     dataset: Brain_Tumor
@@ -19,10 +19,10 @@
         rows:
           + stability: {file: stability, uses: {classifier: classifier, denoiser: "stability_{sigma}"}}
 
-`uses` says which models a script is given, by flag. Optional are `data`, `sigmas`, of an evaluation `script`
-(evaluate.py) and, of a table, `folder` (`.`: results/<name>) and `flags_at`, more flags for some sigma
-(`{0.25: --N 10000}`); a row with `of` is one of another table before it. A model with `export` is used as
-`export_model.py` writes it; `classifier.onnx` is the model `classifier` as an ONNX file, runs/<name>/classifier.onnx.
+`uses` maps the flags of a script to models. Optional keys are `data`, `sigmas`, for an evaluation `script`
+(default: evaluate.py) and, for a table, `folder` (`.`: results/<name>) and `flags_at`, more flags for some sigma
+(`{0.25: --N 10000}`). A row with `of` is a row of an earlier table. A model with `export` is used as `export_model.py`
+writes it. `classifier.onnx` stands for the model `classifier` as an ONNX file, runs/<name>/classifier.onnx.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ TOP = {"name", "dataset", "sigmas", "data", "models", "evaluations", "tables"}
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A command line (after `python`) and the names of the jobs that must have ended before it. Every job goes on where
-    it was interrupted, or is done in seconds."""
+    """A command line (after `python`) and the names of the jobs that must have ended before it. A job that was
+    interrupted resumes, or takes seconds."""
 
     name: str
     command: tuple[str, ...]
@@ -67,25 +67,25 @@ class _Grid:
     def jobs(self) -> list[Job]:
         found = [self._prepared(name, spec) for name, spec in self.data.items()]
         for name, spec in self.models.items():
-            where, data = self._data(spec)
-            given, needs = self._given(spec)
-            command = [spec["script"], "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
-                       "--outdir", f"runs/{self.name}/{name}", "--resume"]  # fmt: skip
-            found.append(Job(name, tuple(command), (data, *needs)))
+            flags = shlex.split(spec.get("flags", ""))
+            outdir = f"runs/{self.name}/{name}"
+            found.append(self._job_of(spec, name, spec["script"], *flags, "--outdir", outdir, "--resume"))
             if spec.get("export"):
-                command = ("export_model.py", "--model", f"runs/{self.name}/{name}/best.pth.tar", "--outfile",
-                           self._checkpoint(name))  # fmt: skip
-                found.append(Job(f"export {name}", command, (name,)))
+                files = ("--model", f"{outdir}/best.pth.tar", "--outfile", self._checkpoint(name))
+                found.append(Job(f"export {name}", ("export_model.py", *files), (name,)))
         for name, spec in self.evaluations.items():
-            where, data = self._data(spec)
-            given, needs = self._given(spec)
-            script = spec.get("script", "evaluate.py")
-            command = [script, "--dataset", self.dataset, *where, *given, *shlex.split(spec.get("flags", "")),
-                       "--outfile", str(self.results / f"{name}.json")]  # fmt: skip
-            found.append(Job(f"evaluate {name}", tuple(command), (data, *needs)))
+            script, flags = spec.get("script", "evaluate.py"), shlex.split(spec.get("flags", ""))
+            outfile = str(self.results / f"{name}.json")
+            found.append(self._job_of(spec, f"evaluate {name}", script, *flags, "--outfile", outfile))
         for name, table in self.tables.items():
             found += self._table(name, table)
         return [each for job in found for each in (job, *self._as_onnx(job))]
+
+    def _job_of(self, spec: dict[str, Any], name: str, script: str, *flags: str) -> Job:
+        """The job `name` that runs `script` on the data and the models of `spec`, with more `flags`."""
+        where, data = self._data(spec)
+        given, needs = self._given(spec)
+        return Job(name, (script, "--dataset", self.dataset, *where, *given, *flags), (data, *needs))
 
     def _as_onnx(self, job: Job) -> list[Job]:
         """The job that writes a model's ONNX file, right after the one that ends it, where a script is given that."""
@@ -107,7 +107,8 @@ class _Grid:
 
     def _table(self, name: str, table: dict[str, Any]) -> list[Job]:
         """Certificates, one job for each row and sigma, and the table of them."""
-        found, tsvs, certified = [], [], []
+        found: list[Job] = []
+        tsvs, certified = [], []
         for title, row in table["rows"].items():
             for _, spec, sigma in self._for_each_sigma("{sigma}", row):
                 of = spec.get("of", name)
@@ -116,15 +117,11 @@ class _Grid:
                 certified.append(f"certify {of} {spec['file']} {sigma}")
                 if of != name:
                     continue
-                where, data = self._data(spec)
-                given, needs = self._given(spec)
                 at_sigma = table.get("flags_at", {}).get(sigma, "")
-                flags = shlex.split(f"{at_sigma} {table['flags']} {spec.get('flags', '')}")
-                command = ["AE_DS_verify.py", "--dataset", self.dataset, *where, *given, "--sigma", str(sigma), *flags,
-                           "--outfile", tsv]  # fmt: skip
-                found.append(Job(certified[-1], tuple(command), (data, *needs)))
-        command = ("make_tables.py", "--add", *tsvs, "--radii", *str(table["radii"]).split(),
-                   "--outdir", str(self._folder(name)))  # fmt: skip
+                flags = ["--sigma", str(sigma), *shlex.split(f"{at_sigma} {table['flags']} {spec.get('flags', '')}")]
+                found.append(self._job_of(spec, certified[-1], "AE_DS_verify.py", *flags, "--outfile", tsv))
+        radii, outdir = str(table["radii"]).split(), str(self._folder(name))
+        command = ("make_tables.py", "--add", *tsvs, "--radii", *radii, "--outdir", outdir)
         return [*found, Job(f"table {name}", command, tuple(certified))]
 
     def _folder(self, table: str) -> Path:
@@ -147,7 +144,8 @@ class _Grid:
 
     def _given(self, spec: dict[str, Any]) -> tuple[list[str], list[str]]:
         """(flags that name the models' files, the jobs that write them)"""
-        given, needs = [], []
+        given: list[str] = []
+        needs: list[str] = []
         for flag, used in spec.get("uses", {}).items():
             names = used if isinstance(used, list) else [used]
             models = [name.removesuffix(".onnx") for name in names]

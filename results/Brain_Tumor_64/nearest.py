@@ -30,9 +30,12 @@ for protocol, folder in (("official", sys.argv[3]), ("identical", sys.argv[4]), 
         data, images = load(split, folder)
         distance, nearest = torch.cdist(images[:, 0].flatten(1), known[:, 0].flatten(1)).min(dim=1)
         same = train.labels[nearest] == data.labels
-        result[f"{protocol} {split}"] = {"images": len(data), "median distance": distance.median().item(),
-                                         "nearer than 2": (distance < 2).float().mean().item(),
-                                         "same class": same.float().mean().item()}  # fmt: skip
+        result[f"{protocol} {split}"] = {
+            "images": len(data),
+            "median distance": distance.median().item(),
+            "nearer than 2": (distance < 2).float().mean().item(),
+            "same class": same.float().mean().item(),
+        }
 classify = load_pipeline(Path(sys.argv[1]), None).at(0)
 with torch.inference_mode():
     right = torch.cat([classify(part).argmax(dim=1) for part in images.split(64)]) == data.labels

@@ -69,8 +69,14 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), gridspec_kw={"width_ratios"
 for k, split in enumerate(SPLITS):
     values = [found[name][split] for name in SETS]
     # Points: the axis does not start at 0, where bars would have to stand.
-    axes[0].errorbar(np.arange(2) + 0.2 * k - 0.1, [v.mean() for v in values], [v.std(ddof=1) for v in values], fmt="o",
-                     label={"leaky": "random split", "clean": "groups kept whole"}[split], capsize=4)  # fmt: skip
+    axes[0].errorbar(
+        np.arange(2) + 0.2 * k - 0.1,
+        [v.mean() for v in values],
+        [v.std(ddof=1) for v in values],
+        fmt="o",
+        label={"leaky": "random split", "clean": "groups kept whole"}[split],
+        capsize=4,
+    )
 axes[0].set(
     xticks=range(2),
     xticklabels=SETS.values(),

@@ -10,6 +10,7 @@ of all their gradients laid end to end: what a step follows, most of it the few 
 from __future__ import annotations
 
 import csv
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def main() -> None:
             return of
 
         exact = loss("float32")
-        truth = gradient(lambda z, exact=exact: exact(z, everyone), z).flatten(1)
+        truth = gradient(functools.partial(exact, sample=everyone), z).flatten(1)
         for name, kinds in CASES[space].items():
             for answers, steps in kinds.items():
                 for mu in steps:

@@ -11,8 +11,11 @@ from pathlib import Path
 from evaluation.certificates import paired, read_rows
 
 HERE = Path(__file__).parent
-FILES = {path.stem.split("_sigma_")[0]: path for folder in ("../sequential", ".")
-         for path in sorted((HERE / folder).glob("*_sigma_0.25.tsv"))}  # fmt: skip
+FILES = {
+    path.stem.split("_sigma_")[0]: path
+    for folder in ("../sequential", ".")
+    for path in sorted((HERE / folder).glob("*_sigma_0.25.tsv"))
+}
 found = []
 for base in ("mse", "fo_ds_stability", "stability", "fo_ae_ds", "zo_ds_pool"):
     for name, path in FILES.items():
