@@ -171,7 +171,8 @@ class Smooth:
             groups: a partition of the classes, such as (tumours, healthy); every certificate then also holds the group
                 and the radius within which no perturbation moves the answer out of it.
             group_rule: whose answer that is: `vote`, that of the groups (each by the sum of its classes' votes; the
-                class is named only if it belongs to the group that won), or `class`, the class g(x).
+                class is named only if it belongs to the group that won, and no further than that is proved), or
+                `class`, the class g(x).
 
         Each certificate holds with probability at least 1 - alpha, its group's likewise, both with 1 - 2 alpha. With
         `radii` or `radius_tol` the class is proved by the margin bound (`smoothing.rules.margin_successes`), which is

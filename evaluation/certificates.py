@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -324,40 +324,44 @@ def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()
     seeds, radii that no draw was to decide, lines that contradict themselves, other images, other settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
     for each in certifications:
-        wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
-        if missing := wanted - set(each.rows["idx"].tolist()):
-            lines.append(f"{each.path}: is unfinished, {len(missing)} of its {len(wanted)} images are missing")
-        seeds = each.settings.get("seeds_tried", [])
-        if len(seeds) > 1:
-            lines.append(
-                f"{each.path}: was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); "
-                "its level holds only if the last was not chosen for its results"
-            )
-        between = [f"{r:g}" for r in radii if each.is_lower_bound(r)]
-        if between:
-            decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
-            lines.append(
-                f"{each.path}: certified accuracy at {', '.join(between)} is a lower bound, for only {decided} were "
-                "asked for"
-            )
-        if count := contradictions(each.rows):
-            lines.append(
-                f"{each.path}: {count} of its {len(each.rows)} lines contradict themselves: the class lies outside the "
-                "certified group (an older version decided them apart)"
-            )
+        lines += [f"{each.path}: {caveat}" for caveat in _caveats_of(each, radii)]
     for sigma, group in by_sigma(certifications).items():
-        # The label tells images of two data sets apart, whose idx may well agree.
-        images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
-        if len(set(images.values())) > 1:
-            counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
-            lines.append(f"sigma {sigma:g}: compared on different images ({counts})")
-        told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}  # published logs tell none
-        for key in SHARED_SETTINGS:
-            values = {name: settings[key] for name, settings in told.items() if key in settings}
-            if len(set(map(str, values.values()))) > 1:
-                said = ", ".join(f"{name}: {value}" for name, value in values.items())
-                lines.append(f"sigma {sigma:g}: compared at different {key} ({said})")
+        lines += [f"sigma {sigma:g}: compared {caveat}" for caveat in _caveats_between(group)]
     return lines
+
+
+def _caveats_of(each: Certification, radii: Sequence[float]) -> Iterator[str]:
+    wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
+    if missing := wanted - set(each.rows["idx"].tolist()):
+        yield f"is unfinished, {len(missing)} of its {len(wanted)} images are missing"
+    seeds = each.settings.get("seeds_tried", [])
+    if len(seeds) > 1:
+        yield (
+            f"was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); its level holds "
+            "only if the last was not chosen for its results"
+        )
+    if between := [f"{r:g}" for r in radii if each.is_lower_bound(r)]:
+        decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
+        yield f"certified accuracy at {', '.join(between)} is a lower bound, for only {decided} were asked for"
+    if count := contradictions(each.rows):
+        yield (
+            f"{count} of its {len(each.rows)} lines contradict themselves: the class lies outside the certified group "
+            "(an older version decided them apart)"
+        )
+
+
+def _caveats_between(group: Sequence[Certification]) -> Iterator[str]:
+    # The label tells images of two data sets apart, whose idx may well agree.
+    images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
+    if len(set(images.values())) > 1:
+        counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
+        yield f"on different images ({counts})"
+    told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}  # published logs tell none
+    for key in SHARED_SETTINGS:
+        values = {name: settings[key] for name, settings in told.items() if key in settings}
+        if len(set(map(str, values.values()))) > 1:
+            said = ", ".join(f"{name}: {value}" for name, value in values.items())
+            yield f"at different {key} ({said})"
 
 
 def contradictions(rows: np.ndarray) -> int:

@@ -244,14 +244,18 @@ def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[i
     best = set()
     for sigma in {line[1] for line in cells}:
         group = [row for row, line in enumerate(cells) if line[1] == sigma]
-        for column in columns:
-            values = {row: _number(cells[row][column]) for row in group}
-            bounds = {row for row in group if cells[row][column].startswith(AT_LEAST)}
-            top = max(values.values())
-            leading = {row for row, value in values.items() if value == top}
-            if len(group) > 1 and top > 0 and (not bounds or leading <= bounds):
-                best |= {(row, column) for row in leading}
+        if len(group) > 1:
+            best |= {(row, column) for column in columns for row in _leading({r: cells[r][column] for r in group})}
     return best
+
+
+def _leading(shown: dict[int, str]) -> set[int]:
+    """The rows whose cells, as they are `shown`, are the highest of these; none where that is not known."""
+    values = {row: _number(cell) for row, cell in shown.items()}
+    bounds = {row for row, cell in shown.items() if cell.startswith(AT_LEAST)}
+    top = max(values.values())
+    leading = {row for row, value in values.items() if value == top}
+    return leading if top > 0 and (not bounds or leading <= bounds) else set()
 
 
 def _number(cell: str) -> float:

@@ -56,8 +56,8 @@ class Question:
     `slack` that every bound on a probability is lowered by (`smoothing.noise.slack`).
 
     `group_rule` says whose answer stays in its group. `vote`: that of the groups, by the sum of their classes' votes;
-    the class is named only if it belongs to the group that won. `class`: the answer g(x) itself, the class with most
-    votes; within the group radius no class outside the group gets as many.
+    the class is named only if it belongs to the group that won, so that its radius is never above the group's. `class`:
+    the answer g(x) itself, the class with most votes; within the group radius no class outside the group gets as many.
     """
 
     sigma: float
@@ -186,8 +186,12 @@ class Course:
         raise NotImplementedError
 
     def certificate(self, radii: dict[str, float]) -> Certificate:
-        """From the radius of each claim."""
+        """From the radius of each claim. A class that is named only where its group wins keeps that answer no further
+        than both claims reach. That costs no alpha: the smaller of two radii is too large only if the claim whose true
+        radius is the smaller one is false."""
         radius, group_radius = radii.get("class", 0.0), radii.get("group", 0.0)
+        if "group" in radii and self.question.group_rule == "vote":
+            radius = min(radius, group_radius)
         return Certificate(
             prediction=self.hypothesis.top if radius > 0 else ABSTAIN,
             radius=radius,
