@@ -67,7 +67,7 @@ class Queried(nn.Module):
         except ValueError:  # rows of unequal length
             raise ValueError(f"{self.name}: returned {type(answer).__name__}, not an array of numbers") from None
         if answer.dtype.kind not in "fiub":
-            raise ValueError(f"{self.name}: returned {answer.dtype}, not numbers")
+            raise ValueError(f"{self.name}: returned values of type {answer.dtype}, not numbers")
         return np.ascontiguousarray(answer, dtype=np.float32 if answer.dtype.kind == "f" else np.int64)
 
 

@@ -40,8 +40,8 @@ def test_kinds_of_scores():
 
 def test_scores_that_are_not_what_was_said():
     for classify, scores, words in (
-        (logits, "labels", r"gave \[3, 4\].*--scores"),
-        (lambda x: logits(x)[:, :3], "logits", r"gave \[3, 3\]"),
+        (logits, "labels", r"returned shape \[3, 4\].*--scores"),
+        (lambda x: logits(x)[:, :3], "logits", r"returned shape \[3, 3\]"),
         (lambda x: logits(x) - 1, "probabilities", "no probabilities"),
         (lambda x: np.full(len(x), 4), "labels", "outside 0 … 3"),
     ):
@@ -57,7 +57,7 @@ def test_scores_that_are_not_finite():
 
 
 def test_text_is_no_score():
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not numbers"):
         QueriedClassifier(lambda images: np.array(["glioma"] * len(images)), "f", 2)(torch.rand(3, 1, 2, 2))
 
 

@@ -235,7 +235,7 @@ def test_grey_directions(train, pipeline, fails, autoencoder, data_dir, tmp_path
     folder = train(*zo, "--zo_method", "DCT", "--q", 2, "--weight_decay", 0)
     assert changed(state(pipeline["mse"]), state(folder / "best.pth.tar"))
     common = ("--data_dir", data_dir, "--classifier", pipeline["classifier"], "--outdir", tmp_path / "no", *zo)
-    fails(1, ("--q 1025", "1024 numbers"), "main_ds", *common, "--q", 1025)
+    fails(1, ("--q 1025", "1024 directions"), "main_ds", *common, "--q", 1025)
     fails(1, ("--zo_grey", "DS"), "main_ds", *common, "--model_type", "AE_DS", "--pretrained_encoder", autoencoder)
     fails(1, ("--zo_precision tf32", "CUDA"), "main_ds", *common, "--zo_precision", "tf32", "--device", "cpu")
     fails(1, ("--zo_grey", "guided"), "main_ds", *common, "--zo_method", "guided", "--surrogates", pipeline["mse"])
@@ -363,7 +363,7 @@ def test_refused_combinations(fails, pipeline, autoencoder, data_dir, tmp_path):
         ("--force",),
     ):
         fails(1, (flag[0], "--optimization_method ZO"), "main_ds", *common, *flag)
-    fails(1, ("--q 129", "128 numbers"), "main_ds", *common, *ae, *zo, "--q", 129)
+    fails(1, ("--q 129", "128 directions"), "main_ds", *common, *ae, *zo, "--q", 129)
     fails(1, ("--latent 64", autoencoder, "latent 128"), "main_ds", *common, *ae, "--latent", 64)
     fails(
         1,
