@@ -107,14 +107,18 @@ def get_args_parser() -> cli.Parser:
         default="exact",
         help="exact: certificates hold in floating point; float: as published",
     )
-    smoothing.add_argument("--batch", type=cli.positive_int,
-                           help="draws per forward pass (default: 32, 64 or 128 by trial, on CUDA 1000)")  # fmt: skip
-    smoothing.add_argument("--compile", action="store_true",
-                           help="torch.compile the pipeline: a minute or two first, then faster draws")  # fmt: skip
-    parser.add_argument("--predict", type=Path, nargs="+", metavar="IMAGE",
-                        help="certify these files or folders instead of a split")  # fmt: skip
-    parser.add_argument("--outfile", type=Path,
-                        help="the TSV; with several sigma, _sigma_0.25 … is put before its ending")  # fmt: skip
+    smoothing.add_argument(
+        "--batch", type=cli.positive_int, help="draws per forward pass (default: 32, 64 or 128 by trial, on CUDA 1000)"
+    )
+    smoothing.add_argument(
+        "--compile", action="store_true", help="torch.compile the pipeline: a minute or two first, then faster draws"
+    )
+    parser.add_argument(
+        "--predict", type=Path, nargs="+", metavar="IMAGE", help="certify these files or folders instead of a split"
+    )
+    parser.add_argument(
+        "--outfile", type=Path, help="the TSV; with several sigma, _sigma_0.25 … is put before its ending"
+    )
     parser.add_argument("--shard", type=cli.shard, metavar="I/K", help="only part I (from 0) of K; torchrun sets it")
     parser.add_common_flags()
     parser.set_defaults(seed=None)  # a split's is 0, --predict draws one

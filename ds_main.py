@@ -32,8 +32,12 @@ from training.run_directory import RunDirectory
 NEW = {"model": "denoiser", "channels": 3, "latent": 576, "measurement": "undersampled", "acceleration": 4.0}
 ARCHS = {"denoiser": DEFAULT_DENOISER, "reconstructor": "nafnet"}
 # Of which kinds of network a flag says something.
-ONLY_OF = {"arch": ("denoiser", "reconstructor"), "latent": ("autoencoder",), "measurement": ("reconstructor",),
-           "acceleration": ("reconstructor",)}  # fmt: skip
+ONLY_OF = {
+    "arch": ("denoiser", "reconstructor"),
+    "latent": ("autoencoder",),
+    "measurement": ("reconstructor",),
+    "acceleration": ("reconstructor",),
+}
 # Peak learning rates: of denoisers measured (results/benchmarks/denoisers.md), and at theirs a reconstructor diverges
 # (Brain Tumor MRI, epoch 7).
 RATES = {"nafnet4": 3e-3, "denoiser": 1.5e-3, "autoencoder": 1.5e-3, "reconstructor": 5e-4}
@@ -48,18 +52,30 @@ def get_args_parser() -> cli.Parser:
         help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"],
-                       help="what to train (default: denoiser, or what the checkpoint holds)")  # fmt: skip
-    model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor "
-                       "(default: {denoiser}; of a reconstructor {reconstructor})".format(**ARCHS))  # fmt: skip
-    model.add_argument("--measurement", choices=MEASUREMENTS, help="that a new reconstructor is given: lines of "
-                       "k-space (default: undersampled), or random projections")  # fmt: skip
+    model.add_argument(
+        "--model",
+        choices=["denoiser", "autoencoder", "reconstructor"],
+        help="what to train (default: denoiser, or what the checkpoint holds)",
+    )
+    model.add_argument(
+        "--arch",
+        choices=names("denoiser"),
+        help="a new denoiser or reconstructor (default: {denoiser}; of a reconstructor {reconstructor})".format(
+            **ARCHS
+        ),
+    )
+    model.add_argument(
+        "--measurement",
+        choices=MEASUREMENTS,
+        help="that a new reconstructor is given: lines of k-space (default: undersampled), or random projections",
+    )
     model.add_argument("--acceleration", type=cli.positive_float, help="of it: numbers per measured one (default: 4)")
     model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
     model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64; CIFAR10 32, MNIST 28)")
     model.add_argument("--channels", type=int, choices=[1, 3], help="3: RGB, as published (default); 1: grey")
-    model.add_argument("--pretrained_denoiser", "--pretrained_autoencoder", type=Path,
-                       help="start from (or test) this checkpoint")  # fmt: skip
+    model.add_argument(
+        "--pretrained_denoiser", "--pretrained_autoencoder", type=Path, help="start from (or test) this checkpoint"
+    )
     flags.add_noise_flag(model)
     flags.add_training_flags(
         parser,
@@ -131,8 +147,18 @@ def train(args: argparse.Namespace) -> None:
         return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd, measure)}
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
-    best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe,
-               augment=random_affine if args.augment else None)  # fmt: skip
+    best = fit(
+        denoiser,
+        loss_fn,
+        validate,
+        "val_psnr",
+        train_loader,
+        run,
+        args,
+        device,
+        describe,
+        augment=random_affine if args.augment else None,
+    )
     noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
     psnr = f"{best['val_psnr']:.2f} dB"
     at = f"at noise {noise}" if noise_sd[1] else "of clean images"
@@ -190,8 +216,12 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
     denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
     measured = described.get("measurement")
     kind = "autoencoder" if described["arch"] == "autoencoder" else "reconstructor" if measured else "denoiser"
-    is_like = {"model": kind, "arch": described["arch"], "image_size": described["image_size"],
-               "channels": takes(described)[0]}  # fmt: skip
+    is_like = {
+        "model": kind,
+        "arch": described["arch"],
+        "image_size": described["image_size"],
+        "channels": takes(described)[0],
+    }
     if measured:
         is_like |= {"measurement": measured["kind"], "acceleration": measured["acceleration"]}
     flags.settle(args, args.pretrained_denoiser, is_like)

@@ -42,10 +42,15 @@ def get_args_parser() -> cli.Parser:
     parser.add_pipeline_flags(split=False)
     parser.add_split_flag()
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.0,
-                        help="Gaussian noise, [0, 1] scale, drawn once per image; with --N sigma")  # fmt: skip
-    parser.add_argument("--denoiser_sd", type=cli.non_negative_float,
-                        help="what the denoiser is told (default: --noise_sd)")  # fmt: skip
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.non_negative_float,
+        default=0.0,
+        help="Gaussian noise, [0, 1] scale, drawn once per image; with --N sigma",
+    )
+    parser.add_argument(
+        "--denoiser_sd", type=cli.non_negative_float, help="what the denoiser is told (default: --noise_sd)"
+    )
     parser.add_argument("--N", type=cli.positive_int, help="evaluate the smoothed classifier, with N draws per image")
     parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level at which it answers")
     parser.add_argument(
@@ -56,8 +61,12 @@ def get_args_parser() -> cli.Parser:
     )
     parser.add_argument("--batch", type=cli.positive_int, default=64)
     parser.add_argument("--outfile", type=Path, help="write everything, with the settings, as JSON; CSV, PNG beside it")
-    parser.add_argument("--predictions", type=Path, metavar="FILE.tsv",
-                        help="write idx, label, predict, correct of every image; -1: it abstained")  # fmt: skip
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE.tsv",
+        help="write idx, label, predict, correct of every image; -1: it abstained",
+    )
     parser.add_common_flags()
     return parser
 
@@ -89,10 +98,12 @@ def main(args: argparse.Namespace) -> None:
         predictions, probabilities = scores.argmax(dim=1).numpy(), scores.softmax(dim=1).numpy()
     else:
         smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
-        counts = np.stack([
-            smoothed.sample(dataset[i][0].to(device), args.N, args.batch, i)
-            for i in tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
-        ])  # fmt: skip
+        counts = np.stack(
+            [
+                smoothed.sample(dataset[i][0].to(device), args.N, args.batch, i)
+                for i in tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
+            ]
+        )
         args.group_rule = args.group_rule or "vote"
         predictions, group_predictions = answers(counts, list(groups.values()), args.group_rule, args.alpha)
         probabilities = counts / args.N
@@ -107,8 +118,11 @@ def main(args: argparse.Namespace) -> None:
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
     protocol = dataset.manifest.settings["protocol"]
-    how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
-        f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
+    how = (
+        f"smoothed with {args.noise_sd:g}, {args.N} draws"
+        if args.N
+        else (f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")
+    )
     title = f"{dataset.name} {args.split} ({protocol}), {how}"
     if args.outfile is not None:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
@@ -130,9 +144,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def noisy_scores(
-    base_classifier: nn.Module, dataset: ImageDataset, chosen: Sequence[int], noise_sd: float, seed: int, batch: int,
+    base_classifier: nn.Module,
+    dataset: ImageDataset,
+    chosen: Sequence[int],
+    noise_sd: float,
+    seed: int,
+    batch: int,
     device: torch.device,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place in the data
     set alone."""
     scores, generators = [], (image_generator(seed, place) for place in chosen)

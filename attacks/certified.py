@@ -19,6 +19,8 @@ from attacks.smoothed import SmoothedModel, grouped
 from core import ABSTAIN, Smooth, decide
 from models import Pipeline
 
+Model = Callable[[Tensor], Tensor]  # images [B, C, H, W] in [0, 1] → scores [B, K]
+
 
 def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float]]:
     """("class" or "group", what is certified, radius) of a line of a certification TSV, without abstentions."""
@@ -76,7 +78,10 @@ class CertificateAttack:
         shape = (self.pipeline.channels, size, size)
         model = SmoothedModel(base, sigma, self.draws, shape, self.device, self.seed, batch=self.batch)
         self._rule = self.settings.get("group_rule", "vote")
-        self._models = {"class": model, "group": grouped(model, self.groups, self._rule)}
+        self._models: dict[str, Model] = {
+            "class": model,
+            "group": grouped(model, self.groups, self._rule),
+        }
         self._judges = [
             Smooth(base, self.pipeline.num_classes, sigma, self.settings["seed"] + other, self.settings["noise"])
             for other in (1, 2)
@@ -113,7 +118,7 @@ class CertificateAttack:
             )
         ]
 
-    def _strongest(self, model: Callable, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
+    def _strongest(self, model: Model, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
         best = pgd(model, inputs, labels, eps, "L2", self.steps)
         for run in range(1, self.restarts):
             starts = [image_generator(self.seed, f"{name} {run}") for name in names]

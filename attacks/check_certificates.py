@@ -65,12 +65,22 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--certificates", type=Path, required=True, metavar="TSV", help="what AE_DS_verify.py wrote")
     parser.add_argument("--outfile", type=Path, required=True, metavar="TSV", help="one line per attack")
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th line of the certificates")
-    parser.add_argument("--multiples", type=cli.positive_float, nargs="+", default=[0.5, 0.9, 1.0, 1.5, 2.0, 3.0],
-                        metavar="M", help="of the certified radius")  # fmt: skip
+    parser.add_argument(
+        "--multiples",
+        type=cli.positive_float,
+        nargs="+",
+        default=[0.5, 0.9, 1.0, 1.5, 2.0, 3.0],
+        metavar="M",
+        help="of the certified radius",
+    )
     parser.add_argument("--steps", type=cli.positive_int, default=20)
     parser.add_argument("--draws", type=cli.positive_int, default=32, help="draws of noise behind the attacked loss")
-    parser.add_argument("--restarts", type=cli.positive_int, default=1,
-                        help="the strongest of so many runs; the first starts at the image")  # fmt: skip
+    parser.add_argument(
+        "--restarts",
+        type=cli.positive_int,
+        default=1,
+        help="the strongest of so many runs; the first starts at the image",
+    )
     parser.add_argument("--N", type=cli.positive_int, default=1000, help="draws that judge an attacked image")
     parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level of that judgement")
     parser.add_argument("--batch", type=cli.positive_int, default=64, help="images through the network at once")
@@ -89,8 +99,10 @@ def main(args: argparse.Namespace) -> None:
     settings, sigma = certification.settings, certification.sigma
     missing = sorted({"dataset", "protocol", "split", "manifest", "amp", "noise", "seed", "alpha"} - set(settings))
     if missing:
-        raise ValueError(f"{args.certificates}: the settings beside it ({args.certificates.name}.json) do not tell "
-                         f"{', '.join(missing)}; certify with AE_DS_verify.py")  # fmt: skip
+        raise ValueError(
+            f"{args.certificates}: the settings beside it ({args.certificates.name}.json) do not tell "
+            f"{', '.join(missing)}; certify with AE_DS_verify.py"
+        )
     for flag in ("dataset", "protocol", "amp"):
         given = getattr(args, flag)
         if given is not None and (dataset_name(given) if flag == "dataset" else given) != settings[flag]:
@@ -98,8 +110,10 @@ def main(args: argparse.Namespace) -> None:
     args.dataset, args.protocol = settings["dataset"], settings["protocol"]
     pipeline = open_pipeline(args, device)
     if isinstance(pipeline.classifier, QueriedClassifier):
-        raise ValueError(f"--classifier {args.classifier}: gives no gradients, which these attacks need; "
-                         "attacks/generate.py --target smoothed --attack QEBA does without")  # fmt: skip
+        raise ValueError(
+            f"--classifier {args.classifier}: gives no gradients, which these attacks need; "
+            "attacks/generate.py --target smoothed --attack QEBA does without"
+        )
     must_be_certified(args, settings)
     dataset = open_images(args, pipeline, settings["split"])
     if dataset.manifest.digest != settings["manifest"]:
@@ -109,9 +123,18 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- attack what is certified ----
     attack = CertificateAttack(
-        pipeline, settings, list(groups.values()), device, args.steps, args.draws, args.restarts, args.N, args.alpha,
-        args.seed, args.batch,
-    )  # fmt: skip
+        pipeline,
+        settings,
+        list(groups.values()),
+        device,
+        args.steps,
+        args.draws,
+        args.restarts,
+        args.N,
+        args.alpha,
+        args.seed,
+        args.batch,
+    )
     table = files.Table(args.outfile, COLUMNS, describe(args, device), NOT_COMPARED)
     lines = table.rows
     done = {(line["idx"], line["attacked"], float(line["multiple"])) for line in lines}
@@ -154,14 +177,20 @@ def main(args: argparse.Namespace) -> None:
     print(tabulate(found, headers="keys"))
     print(f"sigma {sigma:g}: {args.outfile}, .summary.json, .png")
     if not all(each["sound"] for each in found):
-        raise ValueError("more certificates were violated than chance explains: they are false, or the pipeline is not "
-                         "the one that was certified")  # fmt: skip
+        raise ValueError(
+            "more certificates were violated than chance explains: they are false, or the pipeline is not "
+            "the one that was certified"
+        )
 
 
 def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
     """Raises ValueError unless the parts on the command line are those of the certificates."""
-    parts = {"classifier": args.classifier, "denoiser": args.pretrained_denoiser, "encoder": args.pretrained_encoder,
-             "decoder": args.pretrained_decoder}  # fmt: skip
+    parts = {
+        "classifier": args.classifier,
+        "denoiser": args.pretrained_denoiser,
+        "encoder": args.pretrained_encoder,
+        "decoder": args.pretrained_decoder,
+    }
     for name, path in parts.items():
         own = None if path is None else fingerprint(path)
         if own != settings.get(f"{name}_sha256"):

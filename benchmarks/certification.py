@@ -47,15 +47,20 @@ def get_args_parser() -> cli.Parser:
     parser.add_argument("--sigma", type=cli.positive_float, default=0.25, help="noise, [0, 1] scale")
     parser.add_argument("--N0", type=cli.positive_int, default=100)
     parser.add_argument("--N", type=cli.positive_int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--timed_up_to", type=cli.positive_int, metavar="N",
-                        help="a larger N is not run: time per draw, times the draws that the replays take")  # fmt: skip
+    parser.add_argument(
+        "--timed_up_to",
+        type=cli.positive_int,
+        metavar="N",
+        help="a larger N is not run: time per draw, times the draws that the replays take",
+    )
     parser.add_argument("--alpha", type=cli.probability, default=0.001)
     parser.add_argument("--radii", type=cli.non_negative_float, nargs="+", default=[0.0, 0.25, 0.5, 0.75])
     parser.add_argument("--images", type=cli.positive_int, default=20, help="how many, spread over the split")
     parser.add_argument("--batch", type=cli.positive_int, help="of ours (default: as AE_DS_verify.py)")
     parser.add_argument("--published_batch", type=cli.positive_int, help="of theirs (default: 100, on CUDA 1000)")
-    parser.add_argument("--published_draws", type=cli.positive_int,
-                        help="draws it is timed on, per image (default: 200, on CUDA 10000)")  # fmt: skip
+    parser.add_argument(
+        "--published_draws", type=cli.positive_int, help="draws it is timed on, per image (default: 200, on CUDA 10000)"
+    )
     parser.add_argument("--fixed_n", type=cli.positive_int, default=10_000, help="draws behind the accuracies")
     parser.add_argument("--replays", type=cli.positive_int, default=20)
     parser.add_argument("--published_denoiser", type=Path, help="in the published loop (default: the same as in ours)")
@@ -142,8 +147,9 @@ def time_ours(
 
 def time_published(base: Callable, num_classes: int, images: list, args: argparse.Namespace) -> float:
     """Seconds per draw of the published loop."""
-    certify_as_published(base, num_classes, images[0][1], args.sigma, 1, args.published_batch, args.alpha,
-                         args.published_batch)  # fmt: skip  # warms up
+    certify_as_published(
+        base, num_classes, images[0][1], args.sigma, 1, args.published_batch, args.alpha, args.published_batch
+    )  # warms up
     began = time.perf_counter()
     for _, x in tqdm(images, desc="published", disable=None):
         certify_as_published(
@@ -218,8 +224,10 @@ def main(args: argparse.Namespace) -> None:
         kind: time_noise(images[0][1], args.sigma, args.seed, kind, args.seconds) for kind in KINDS
     }
     per_draw = result["noise, ns/value"]["exact"] * images[0][1].numel() / 1e6
-    print(f"{rows[-1]['model share']:.1%} of the time in the network; exact noise takes "
-          f"{result['noise, ns/value']['exact']:.2f} ns per value, {per_draw:.4f} ms per draw")  # fmt: skip
+    print(
+        f"{rows[-1]['model share']:.1%} of the time in the network; exact noise takes "
+        f"{result['noise, ns/value']['exact']:.2f} ns per value, {per_draw:.4f} ms per draw"
+    )
 
     # ---- where it comes from: the levers of one pass, and how far the hardware's limit is ----
     result["levers, ms/draw"] = time_levers(
@@ -228,10 +236,16 @@ def main(args: argparse.Namespace) -> None:
     print(tabulate(result["levers, ms/draw"], headers="keys", floatfmt=".3f"))
     limit = hardware_limit(plain, torch.rand(1, *shape, device=device), torch.bfloat16 if amp else torch.float32)
     ratio = rows[-1]["ms/draw"] / limit["ms"]
-    result["floor"] = {"flops/draw": limit["flops"], "peak flop/s": limit["peak flop/s"], "ms/draw": limit["ms"],
-                       "ours / floor": ratio}  # fmt: skip
-    print(f"{limit['flops'] / 1e6:.0f} MFLOP per draw at {limit['peak flop/s'] / 1e9:.0f} GFLOP/s: at least "
-          f"{limit['ms']:.3f} ms; ours takes {ratio:.2f} times that")  # fmt: skip
+    result["floor"] = {
+        "flops/draw": limit["flops"],
+        "peak flop/s": limit["peak flop/s"],
+        "ms/draw": limit["ms"],
+        "ours / floor": ratio,
+    }
+    print(
+        f"{limit['flops'] / 1e6:.0f} MFLOP per draw at {limit['peak flop/s'] / 1e9:.0f} GFLOP/s: at least "
+        f"{limit['ms']:.3f} ms; ours takes {ratio:.2f} times that"
+    )
 
     # ---- the same decisions ----
     counts, differ = np.zeros((len(images), num_classes), dtype=int), 0

@@ -13,6 +13,7 @@ import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.passes import milliseconds
 from common import cli, files
 from models import autocast, bf16_is_fast, frozen, hardware, load_model, prepare, select_device
-from models.denoisers import NAFBlock, NAFNet, NAFNet4
+from models.denoisers import NAFBlock, NAFNet, NAFNet4, zeroed
 
 SIGMA = 0.5
 TRAINED = 32  # images of a training step
@@ -36,10 +37,9 @@ class Dense(nn.Module):
 
     def __init__(self, width: int, norm: bool = False) -> None:
         super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
         self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.norm(self.conv1(x)), inplace=True))
@@ -52,9 +52,7 @@ class GatedDense(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(1, width)
         self.mix = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.project = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = zeroed(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.mix(self.norm(x)).chunk(2, dim=1)
@@ -68,9 +66,7 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.norm = nn.GroupNorm(1, width)
-        self.expand, self.project = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.expand, self.project = nn.Conv2d(width, 2 * width, 1), zeroed(nn.Conv2d(2 * width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(F.relu(self.expand(self.norm(self.depthwise(x))), inplace=True))
@@ -86,7 +82,7 @@ def of_blocks(block: Callable[[int], nn.Module], **kwargs) -> NAFNet:
     return net
 
 
-two_resolutions = {"encoder": (1,), "decoder": (1,)}
+two_resolutions: dict[str, Any] = {"encoder": (1,), "decoder": (1,)}
 of_patches = functools.partial(NAFNet, width=48, encoder=(1, 1), middle=2, decoder=(1, 1), unshuffle=4)
 CANDIDATES: dict[str, Callable[[], nn.Module]] = {
     "nafnet": NAFNet,
@@ -112,8 +108,14 @@ CANDIDATES: dict[str, Callable[[], nn.Module]] = {
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("--candidates", choices=CANDIDATES, nargs="+", default=list(CANDIDATES), metavar="NAME",
-                        help=f"of {'; '.join(CANDIDATES)} (default: all)")  # fmt: skip
+    parser.add_argument(
+        "--candidates",
+        choices=CANDIDATES,
+        nargs="+",
+        default=list(CANDIDATES),
+        metavar="NAME",
+        help=f"of {'; '.join(CANDIDATES)} (default: all)",
+    )
     parser.add_argument("--classifier", type=Path, help="a checkpoint: also time each denoiser with it behind")
     parser.add_argument("--image_size", type=cli.positive_int, default=64)
     parser.add_argument("--batch", type=cli.positive_int, default=128, help="images of a pass")
@@ -144,11 +146,16 @@ def passes(
         loss.backward()
         trained.zero_grad(set_to_none=True)
 
-    timed = {"bfloat16": functools.partial(forward, True, nn.Identity()),
-             "float32": functools.partial(forward, False, nn.Identity()), "training": step}  # fmt: skip
+    timed: dict[str, Callable[[], object]] = {
+        "bfloat16": functools.partial(forward, True, nn.Identity()),
+        "float32": functools.partial(forward, False, nn.Identity()),
+        "training": step,
+    }
     if classifier is not None:
-        timed |= {"bfloat16, pipeline": functools.partial(forward, True, classifier),
-                  "float32, pipeline": functools.partial(forward, False, classifier)}  # fmt: skip
+        timed |= {
+            "bfloat16, pipeline": functools.partial(forward, True, classifier),
+            "float32, pipeline": functools.partial(forward, False, classifier),
+        }
     return timed
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,8 @@ class Levers:
 def milliseconds(run: Callable[[], object], seconds: float) -> float:
     """Of the fastest run that fits into `seconds`, or of three, after one that warms up and compiles."""
     run()
-    times, until = [], time.perf_counter() + seconds
+    times: list[float] = []
+    until = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < until:
         began = time.perf_counter()
         run()
@@ -66,12 +68,19 @@ def milliseconds_per_draw(
 
 
 def time_levers(
-    base: nn.Module, shape: Sequence[int], device: torch.device, published: float, published_batch: int, batch: int,
-    amp: bool, compiled: bool, seconds: float,
-) -> list[dict]:  # fmt: skip
+    base: nn.Module,
+    shape: Sequence[int],
+    device: torch.device,
+    published: float,
+    published_batch: int,
+    batch: int,
+    amp: bool,
+    compiled: bool,
+    seconds: float,
+) -> list[dict]:
     """ms per draw of the `published` pass as it was measured, of each lever alone, and with the ones before it. On the
     CPU the process keeps its freed memory by now, in all rows but the first: that cannot be undone."""
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "channels-last": {"layout": torch.channels_last},
         **({"bfloat16": {"amp": True}} if amp else {}),
         f"batch {batch}": {"batch": batch},

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -97,9 +98,11 @@ def replay(votes: np.ndarray, labels: np.ndarray, groups: tuple, case: tuple, ar
 
 
 def main(args: argparse.Namespace) -> None:
-    tables = {path: (np.loadtxt(path, dtype=int, skiprows=1), files.read_json(files.settings_path(path)))
-              for path in args.votes}  # fmt: skip
-    result = {
+    tables = {
+        path: (np.loadtxt(path, dtype=int, skiprows=1), files.read_json(files.settings_path(path)))
+        for path in args.votes
+    }
+    result: dict[str, Any] = {
         "settings": {key: str(value) for key, value in vars(args).items()},
         "hardware": hardware("cpu"),
         "cases": [],

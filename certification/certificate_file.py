@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from common import files
 from evaluation.certificates import ASSUMED, COLUMNS, read_rows, wanted_indices
@@ -46,17 +47,19 @@ class CertificateFile(files.Table):
         others = self.done - set(wanted_indices(settings))
         if others:
             self._stream.close()
-            raise ValueError(f"--outfile {path}: holds image {min(others)}, which --skip, --max and --shard leave out; "
-                             "name another file")  # fmt: skip
+            raise ValueError(
+                f"--outfile {path}: holds image {min(others)}, which --skip, --max and --shard leave out; "
+                "name another file"
+            )
         if any(self.before[key] != settings[key] for key in ("skip", "end")):
             self.renew_settings()  # even if this run finds everything done: `merge` compares what was wanted
 
     def _inherit(self, before: dict) -> None:
         self._settings |= seeds_tried(before, self._settings)
 
-    def close(self) -> None:
+    def close(self, order: Callable[[str], Any] | None = None) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
-        super().close(_index)
+        super().close(order or _index)
 
 
 def seeds_tried(*runs: dict) -> dict[str, list[int]]:
@@ -69,14 +72,12 @@ def seeds_tried(*runs: dict) -> dict[str, list[int]]:
 
 def shard_of_launcher() -> tuple[int, int] | None:
     """(rank, world size) as torchrun sets them. Raises ValueError if only one of them is there."""
-    given = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
-    if given == [None, None]:
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and size is None:
         return None
-    if not all(value and value.isdecimal() for value in given) or int(given[0]) >= int(given[1]):
-        raise ValueError(
-            f"RANK and WORLD_SIZE are {given[0]} and {given[1]}: torchrun sets both, 0 <= RANK < WORLD_SIZE"
-        )
-    return int(given[0]), int(given[1])
+    if not (rank and size and rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ValueError(f"RANK and WORLD_SIZE are {rank} and {size}: torchrun sets both, 0 <= RANK < WORLD_SIZE")
+    return int(rank), int(size)
 
 
 def shard_path(path: Path, shard: tuple[int, int]) -> Path:
@@ -117,8 +118,10 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
         if torn or wanted - found:
             raise ValueError(f"{path}: is unfinished (idx {min(wanted - found, default='?')}); run its command again")
         if found - wanted:
-            raise ValueError(f"{path}: also holds images of another run (idx {min(found - wanted)}), one with another "
-                             "--skip or --max; name another --outfile")  # fmt: skip
+            raise ValueError(
+                f"{path}: also holds images of another run (idx {min(found - wanted)}), one with another "
+                "--skip or --max; name another --outfile"
+            )
         header, *own = path.read_text(encoding="utf-8").splitlines(keepends=True)
         lines += own
     count = int(first["shard"].partition("/")[2])

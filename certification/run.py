@@ -78,8 +78,16 @@ def certify_dataset(
     certificates = certify(pipeline, dataset.info, settings, images, len(wanted))
 
     def line(index: int, label: int, found: Certificate) -> list:
-        values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
-                  format_time(found.seconds), found.draws, found.bound]  # fmt: skip
+        values = [
+            index,
+            label,
+            found.prediction,
+            shown(found.radius),
+            int(found.prediction == label),
+            format_time(found.seconds),
+            found.draws,
+            found.bound,
+        ]
         if groups:
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
         return [*values, ",".join(map(str, found.votes))]

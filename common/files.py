@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 if sys.platform != "win32":
     import fcntl
@@ -84,9 +84,10 @@ class Table:
         self._settings, self._assumed = json.loads(json.dumps(settings)), assumed or {}
         path.parent.mkdir(parents=True, exist_ok=True)
         # Before anything is looked at: of two runs that begin a table at once, one must go.
-        self._stream, new = _open_locked(path)
-        if self._stream is None:
+        stream, new = _open_locked(path)
+        if stream is None:
             raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
+        self._stream = stream
         try:
             self._open(new, self._line(columns), settings_path(path), not_compared, f"{what} {path}", cure)
         except BaseException:
@@ -135,14 +136,14 @@ class Table:
             write_json(settings_path(self.path), self._settings)
             self._stale = False
 
-    def close(self, order: Callable[[str], object]) -> None:
+    def close(self, order: Callable[[str], Any]) -> None:
         """Close the file and, if lines were finished out of `order` (their key), sort them.
 
         The lock is held until the sorted file lies in place of the old one: a line that another run appended in between
         would be lost. Who had opened the old file before and locks it after finds that it is no longer the one at this
         path (`_open_locked`).
         """
-        if fcntl is None:  # Windows: there is no lock to hold, and a file that is open cannot be replaced
+        if sys.platform == "win32":  # there is no lock to hold, and a file that is open cannot be replaced
             self._stream.close()
         try:
             header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)

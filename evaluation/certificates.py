@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
@@ -24,9 +25,13 @@ ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float
 # What our own TSVs tell beyond that: draws taken, the certificate of the group (disease or healthy), and the votes of
 # the draws after the pilot, a tuple of K whole numbers, which files of older versions lack.
 GROUPS = ("disease", "healthy")
-EXTRA = np.dtype(
-    [("draws", int), ("group_label", "U8"), ("group_predict", "U8"), ("group_radius", float), ("votes", object)]
-)
+EXTRA: dict[str, Any] = {
+    "draws": int,
+    "group_label": "U8",
+    "group_predict": "U8",
+    "group_radius": float,
+    "votes": object,
+}
 SHARED_SETTINGS = (
     "dataset",
     "split",
@@ -197,7 +202,7 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
         raise ValueError(
             f"{path}, line 1: the header must begin with '{' '.join(COLUMNS)}', tab separated (missing: {missing})"
         )
-    extra = [(name, *EXTRA.fields[name][:1]) for name in EXTRA.names if name in header[len(COLUMNS) :]]
+    extra = [(name, kind) for name, kind in EXTRA.items() if name in header[len(COLUMNS) :]]
     rows: list[tuple] = []
     line_of: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -212,6 +217,11 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
     if not (rows or may_be_empty):
         raise ValueError(f"{path}, line 2: there is no certified image (yet); there must be at least one complete line")
     return np.array(rows, dtype=np.dtype(ROW.descr + extra)), bool(rest)
+
+
+def columns_of(rows: np.ndarray) -> tuple[str, ...]:
+    """The names of the columns that a file has."""
+    return rows.dtype.names or ()
 
 
 def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
@@ -232,7 +242,7 @@ def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
 
 
 def _parse_extra(line: str, header: list[str], names: Sequence[str]) -> tuple:
-    values = dict(zip(header, line.split("\t"), strict=True))
+    values: dict[str, Any] = dict(zip(header, line.split("\t"), strict=True))
     for name in ("group_label", "group_predict"):
         known = GROUPS if name == "group_label" else (*GROUPS, str(ABSTAIN))
         if name in names and values[name] not in known:
@@ -363,7 +373,7 @@ def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()
 def contradictions(rows: np.ndarray) -> int:
     """How many images have a certified class outside the group that is certified beside it, as far as the labels in the
     table tell which class belongs to which group."""
-    if not {"group_label", "group_predict"} <= set(rows.dtype.names):
+    if not {"group_label", "group_predict"} <= set(columns_of(rows)):
         return 0
     group_of = dict(zip(rows["label"].tolist(), rows["group_label"].tolist(), strict=True))
     return sum(

@@ -97,9 +97,12 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
             rows = report["reliability"]
             axes[1].plot([0, 1], [0, 1], color="0.7", linewidth=1)
             axes[1].plot(
-                [row["confidence"] for row in rows], [row["accuracy"] for row in rows], marker="o", color=COLOURS[0],
+                [row["confidence"] for row in rows],
+                [row["accuracy"] for row in rows],
+                marker="o",
+                color=COLOURS[0],
                 clip_on=False,
-            )  # fmt: skip
+            )
             axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
             axes[1].set_title(f"calibration error {report['ece']:.3f}")
         figure.suptitle(title, fontsize=9)

@@ -7,6 +7,7 @@ and specificity) and states nothing (it is in neither predictive value).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, matthews_corrcoef, roc_auc_score
@@ -70,7 +71,7 @@ def rates(truth: np.ndarray, said: np.ndarray, answered: np.ndarray) -> dict:
     """Sensitivity P(said | truth), specificity P(denied | not truth), predictive values P(truth | said) and
     P(not truth | denied), each with its interval; denied is answered, but not said. All arguments are bool `[N]`."""
     denied = answered & ~said
-    found = {"images": int(truth.sum())}
+    found: dict[str, Any] = {"images": int(truth.sum())}
     for name, of, right in zip(RATES, (truth, ~truth, said, denied), (said, denied, truth, ~truth), strict=True):
         hits, count = int((of & right).sum()), int(of.sum())
         found[name] = hits / count if count else None

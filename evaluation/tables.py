@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import textwrap
@@ -19,6 +20,7 @@ from evaluation.certificates import (
     average_certified_radius,
     certified_accuracy,
     clopper_pearson,
+    columns_of,
     grey_radius,
     group_certified_rate,
 )
@@ -66,7 +68,7 @@ def clinical_records(certifications: Sequence[Certification], radii: Sequence[fl
     `certified_accuracy_records`. `group_rule` says by what an image counts as disease or healthy."""
     records = []
     for each in certifications:
-        if "group_radius" not in each.rows.dtype.names:
+        if "group_radius" not in columns_of(each.rows):
             continue
         for radius in radii:
             record = {"name": each.name, "sigma": each.sigma, "radius": radius}
@@ -101,7 +103,7 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
             "abstain": abstention_rate(each.rows),
         }
         | {key: each.settings.get(key) for key in ("N0", "N", "alpha", "split")}
-        | {"draws": float(each.rows["draws"].mean()) if "draws" in each.rows.dtype.names else None}
+        | {"draws": float(each.rows["draws"].mean()) if "draws" in columns_of(each.rows) else None}
         for each in certifications
     ]
 
@@ -219,7 +221,7 @@ def summary_table(records: Sequence[dict]) -> Table:
     }
     for heading, key in {"N0": "N0", "N": "N", "α": "alpha", "Split": "split"}.items():
         if any(record[key] is not None for record in records):
-            columns[heading] = lambda record, key=key: UNKNOWN if record[key] is None else str(record[key])
+            columns[heading] = functools.partial(_setting, key)
     if any(record["draws"] is not None for record in records):
         columns["Draws per image"] = lambda record: UNKNOWN if record["draws"] is None else f"{record['draws']:.0f}"
     cells = [[show(record) for show in columns.values()] for record in records]
@@ -227,11 +229,20 @@ def summary_table(records: Sequence[dict]) -> Table:
     return Table(title, list(columns), cells, _best(cells, [list(columns).index("ACR")]))
 
 
+def _setting(key: str, record: dict) -> str:
+    return UNKNOWN if record[key] is None else str(record[key])
+
+
 def _alike(values: Iterable[float]) -> dict[float, str]:
     """Each value as text, all with the decimals that the longest needs: 0.25, 0.50, 1.00."""
     values = list(values)
-    decimals = max(-min(0, Decimal(f"{value:g}").as_tuple().exponent) for value in values)
+    decimals = max(_decimals(value) for value in values)
     return {value: f"{value:.{decimals}f}" for value in values}
+
+
+def _decimals(value: float) -> int:
+    exponent = Decimal(f"{value:g}").as_tuple().exponent
+    return -min(0, exponent) if isinstance(exponent, int) else 0
 
 
 def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:

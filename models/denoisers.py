@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """`layer` with its weights and biases at zero. A residual network that ends in it starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class DnCNN(nn.Module):
     """DnCNN (Zhang et al. 2017) as published with denoised smoothing (Salman et al. 2020): predicts the noise.
 
@@ -27,12 +35,13 @@ class DnCNN(nn.Module):
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width, eps=1e-4)]
             layers += [nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(width, channels, 3, padding=1, bias=False)]
+        last = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        layers.append(last)
         self.dncnn = nn.Sequential(*layers)
         for module in self.dncnn:
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight)
-        nn.init.zeros_(self.dncnn[-1].weight)  # starts as the identity
+        zeroed(last)  # starts as the identity
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
         return x - self.dncnn(x)
@@ -49,9 +58,15 @@ class NAFNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 3, width: int = 32, encoder: Sequence[int] = (1, 1, 2), middle: int = 2,
-        decoder: Sequence[int] = (1, 1, 1), unshuffle: int = 2, attention: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int = 3,
+        width: int = 32,
+        encoder: Sequence[int] = (1, 1, 2),
+        middle: int = 2,
+        decoder: Sequence[int] = (1, 1, 1),
+        unshuffle: int = 2,
+        attention: bool = True,
+    ) -> None:
         super().__init__()
         self.unshuffle, self.multiple = unshuffle, unshuffle * 2 ** len(encoder)
         patch = unshuffle**2 * channels
@@ -66,9 +81,7 @@ class NAFNet(nn.Module):
             self.ups.append(nn.Sequential(nn.Conv2d(width, 2 * width, 1, bias=False), nn.PixelShuffle(2)))
             width //= 2
             self.decoders.append(nn.Sequential(*(NAFBlock(width, attention) for _ in range(blocks))))
-        self.outro = nn.Conv2d(width, patch, 3, padding=1)
-        nn.init.zeros_(self.outro.weight)
-        nn.init.zeros_(self.outro.bias)
+        self.outro = zeroed(nn.Conv2d(width, patch, 3, padding=1))
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None) -> Tensor:
         if noise_sd is None:
@@ -102,9 +115,13 @@ class NAFNet4(NAFNet):
     """
 
     def __init__(
-        self, channels: int = 3, width: int = 48, encoder: Sequence[int] = (1, 1), middle: int = 2,
+        self,
+        channels: int = 3,
+        width: int = 48,
+        encoder: Sequence[int] = (1, 1),
+        middle: int = 2,
         decoder: Sequence[int] = (1, 1),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(channels, width, encoder, middle, decoder, unshuffle=4, attention=False)
 
 
@@ -141,4 +158,5 @@ def _gate(x: Tensor) -> Tensor:
 
 def _scaled(projection: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
     """`projection(x) * scale`, with the scale put on the weights: there are far fewer of them than values of x."""
-    return F.conv2d(x, projection.weight * scale.view(-1, 1, 1, 1), projection.bias * scale.view(-1))
+    bias = None if projection.bias is None else projection.bias * scale.view(-1)
+    return F.conv2d(x, projection.weight * scale.view(-1, 1, 1, 1), bias)

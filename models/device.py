@@ -88,4 +88,4 @@ def hardware(device: torch.device | str) -> str:
 
 def prepare(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Move to the device in channels-last layout: faster convolutions on CPU and GPU, same numbers."""
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from models.reading import read_tensors
 
 def autoencoded(denoiser: dict[str, Any], autoencoder: dict[str, Any]) -> AutoencodedDenoiser:
     """AE-DS from the descriptions `{arch, arch_kwargs}` of its two parts."""
-    parts = (build(part["arch"], **part["arch_kwargs"]) for part in (denoiser, autoencoder))
-    return AutoencodedDenoiser(*parts)
+    first, second = (build(part["arch"], **part["arch_kwargs"]) for part in (denoiser, autoencoder))
+    return AutoencodedDenoiser(first, cast(Autoencoder | Pair, second))
 
 
 def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
@@ -31,14 +31,21 @@ def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
     return Pair(*halves)
 
 
-DENOISERS: dict[str, Callable[..., nn.Module]] = {
-    "nafnet4": NAFNet4, "nafnet": NAFNet, "dncnn": DnCNN, "memnet": MemNet,
-}  # fmt: skip
+Architectures = dict[str, Callable[..., nn.Module]]  # name → constructor
+DENOISERS: Architectures = {
+    "nafnet4": NAFNet4,
+    "nafnet": NAFNet,
+    "dncnn": DnCNN,
+    "memnet": MemNet,
+}
 DEFAULT_DENOISER = "nafnet4"  # of new ones; why: results/benchmarks/denoisers.md
 # Everything that may stand before the classifier: images and a noise level → images.
-FRONTS = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
-HALVES = {"encoder": {"cifar_encoder_192_24": CifarEncoder}, "decoder": {"cifar_decoder_192_24": CifarDecoder}}
-OURS = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_resnet": cifar_classifier}
+FRONTS: Architectures = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
+HALVES: dict[str, Architectures] = {
+    "encoder": {"cifar_encoder_192_24": CifarEncoder},
+    "decoder": {"cifar_decoder_192_24": CifarDecoder},
+}
+OURS: Architectures = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_resnet": cifar_classifier}
 
 
 def names(kind: str) -> list[str]:
@@ -134,8 +141,9 @@ def origin(path: Path | str) -> tuple[str, str] | None:
         checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
     except (ValueError, FileNotFoundError):  # a function, say; whoever loads it says what is wrong
         return None
-    found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
-    return found if all(isinstance(each, str) for each in found) else None
+    dataset = checkpoint.get("dataset")
+    digest = checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
+    return (dataset, digest) if isinstance(dataset, str) and isinstance(digest, str) else None
 
 
 def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:

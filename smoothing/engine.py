@@ -33,8 +33,8 @@ def count_votes(
     votes = scores.argmax(dim=1).masked_fill(senseless, num_classes)
     if owners is not None:
         votes = votes[: len(owners)] + owners * (num_classes + 1)
-    counts = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
-    counts = counts.view(num_owners, num_classes + 1).cpu().numpy()
+    counted = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
+    counts = counted.view(num_owners, num_classes + 1).cpu().numpy()
     if counts[:, num_classes].any():
         raise FloatingPointError("the base classifier's scores are NaN or infinite: check its weights, or use --no-amp")
     return counts[:, :num_classes]

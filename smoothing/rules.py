@@ -114,7 +114,8 @@ def successes(
     """The successes that each claim rests on, `class` and `group`, as far as the hypothesis makes it; without `margin`
     the class's are its votes alone, as published."""
     top, group = hypothesis.top, hypothesis.group
-    found, classes = {}, range(len(counts))
+    found: dict[str, int] = {}
+    classes = range(len(counts))
     if top is not None:
         rivals = [c for c in classes if c != top]
         found["class"] = margin_successes(counts, heads, top, rivals) if margin else int(counts[top])
@@ -123,6 +124,7 @@ def successes(
         if question.group_rule == "vote":
             found["group"] = int(counts[inside].sum())
         else:
+            assert top is not None  # by this rule the group is the one that A belongs to
             found["group"] = margin_successes(counts, heads, top, [c for c in classes if c not in inside])
     return found
 
@@ -158,6 +160,7 @@ class Course:
     def __init__(self, question: Question, n0: int, coins: np.random.BitGenerator) -> None:
         self.question, self.n0, self.coins = question, n0, coins
         self.pilot: np.ndarray = np.zeros(1, dtype=int)
+        self.counts = self.heads = self.pilot
         self.hypothesis: Hypothesis | None = None
         self.wants = n0
 
@@ -185,13 +188,20 @@ class Course:
         """What follows from `counts` and `heads`."""
         raise NotImplementedError
 
+    @property
+    def chosen(self) -> Hypothesis:
+        """The hypothesis; there is one as soon as the pilot is over."""
+        assert self.hypothesis is not None
+        return self.hypothesis
+
     def certificate(self, radii: dict[str, float]) -> Certificate:
         """From the radius of each claim."""
+        top, group = self.chosen.top, self.chosen.group
         radius, group_radius = radii.get("class", 0.0), radii.get("group", 0.0)
         return Certificate(
-            prediction=self.hypothesis.top if radius > 0 else ABSTAIN,
+            prediction=top if top is not None and radius > 0 else ABSTAIN,
             radius=radius,
-            group=self.hypothesis.group if group_radius > 0 else ABSTAIN,
+            group=group if group is not None and group_radius > 0 else ABSTAIN,
             group_radius=group_radius,
             draws=int(self.pilot.sum() + self.counts.sum()),
             bound=self.bound,
@@ -228,7 +238,7 @@ class _OneLook(Course):
     """One look, after a number of draws that does not depend on them: Clopper–Pearson."""
 
     def judge(self) -> Certificate:
-        found = successes(self.counts, self.heads, self.hypothesis, self.question, self.bound == "margin")
+        found = successes(self.counts, self.heads, self.chosen, self.question, self.bound == "margin")
         n, alpha = int(self.counts.sum()), self.question.alpha
         return self.certificate({claim: self.radius(lower_confidence_bound(k, n, alpha)) for claim, k in found.items()})
 
@@ -253,7 +263,7 @@ class _Planned(_OneLook):
         self.n, self.tolerance = n, tolerance
 
     def plan(self) -> int:
-        found = successes(self.pilot, self.pilot // 2, self.hypothesis, self.question).values()
+        found = successes(self.pilot, self.pilot // 2, self.chosen, self.question).values()
         ends = [end(k, self.n0, 0.05) for k in found for end in (lower_confidence_bound, upper_confidence_bound)]
         sizes = np.unique(np.geomspace(min(64, self.n), self.n, 50).astype(int)).tolist()
         lost = self.tolerance * self.question.sigma
@@ -324,7 +334,7 @@ class _Sequential(Course):
 
     def judge(self) -> Certificate | None:
         look, self.looked = self.looked, self.looked + 1
-        found = successes(self.counts, self.heads, self.hypothesis, self.question)
+        found = successes(self.counts, self.heads, self.chosen, self.question)
         boundaries, settled = self.rule.boundaries, True
         for claim, count in found.items():
             while self.claimed[claim] < len(boundaries) and count >= boundaries[self.claimed[claim]].claim[look]:
