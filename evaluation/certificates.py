@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -330,44 +330,54 @@ def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certif
 
 
 def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()) -> list[str]:
-    """What a reader of the comparison at these `radii` must know, one line each: torn and unfinished files, several
-    seeds, radii that no draw was to decide, lines that contradict themselves, other images, other settings."""
+    """Warnings for a reader who compares these certifications at these `radii`, one line each: torn and unfinished
+    files, several seeds, lower bounds, lines that contradict themselves, different images, different settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
     for each in certifications:
-        wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
-        if missing := wanted - set(each.rows["idx"].tolist()):
-            lines.append(f"{each.path}: is unfinished, {len(missing)} of its {len(wanted)} images are missing")
-        seeds = each.settings.get("seeds_tried", [])
-        if len(seeds) > 1:
-            lines.append(
-                f"{each.path}: was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); "
-                "its level holds only if the last was not chosen for its results"
-            )
-        between = [f"{r:g}" for r in radii if each.is_lower_bound(r)]
-        if between:
-            decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
-            lines.append(
-                f"{each.path}: certified accuracy at {', '.join(between)} is a lower bound, for only {decided} were "
-                "asked for"
-            )
-        if count := contradictions(each.rows):
-            lines.append(
-                f"{each.path}: {count} of its {len(each.rows)} lines contradict themselves: the class lies outside the "
-                "certified group (an older version decided them apart)"
-            )
+        lines += [f"{each.path}: {text}" for text in _of_one(each, radii)]
     for sigma, group in by_sigma(certifications).items():
-        # The label tells images of two data sets apart, whose idx may well agree.
-        images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
-        if len(set(images.values())) > 1:
-            counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
-            lines.append(f"sigma {sigma:g}: compared on different images ({counts})")
-        told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}  # published logs tell none
-        for key in SHARED_SETTINGS:
-            values = {name: settings[key] for name, settings in told.items() if key in settings}
-            if len(set(map(str, values.values()))) > 1:
-                said = ", ".join(f"{name}: {value}" for name, value in values.items())
-                lines.append(f"sigma {sigma:g}: compared at different {key} ({said})")
+        lines += [f"sigma {sigma:g}: {text}" for text in [*_different_images(group), *_different_settings(group)]]
     return lines
+
+
+def _of_one(each: Certification, radii: Sequence[float]) -> Iterator[str]:
+    """The warnings about one file."""
+    wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
+    if missing := wanted - set(each.rows["idx"].tolist()):
+        yield f"is unfinished, {len(missing)} of its {len(wanted)} images are missing"
+    seeds = each.settings.get("seeds_tried", [])
+    if len(seeds) > 1:
+        yield (
+            f"was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); "
+            "its level holds only if the last was not chosen for its results"
+        )
+    if between := [f"{r:g}" for r in radii if each.is_lower_bound(r)]:
+        decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
+        yield (f"certified accuracy at {', '.join(between)} is a lower bound, because --radii asked only for {decided}")
+    if count := contradictions(each.rows):
+        yield (
+            f"{count} of its {len(each.rows)} lines contradict themselves: the class lies outside the certified group "
+            "(an older version decided them independently)"
+        )
+
+
+def _different_images(group: Sequence[Certification]) -> Iterator[str]:
+    """A warning if certifications of one sigma hold different images. The label tells images of two data sets apart,
+    whose idx may well agree."""
+    images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
+    if len(set(images.values())) > 1:
+        counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
+        yield f"compared on different images ({counts})"
+
+
+def _different_settings(group: Sequence[Certification]) -> Iterator[str]:
+    """A warning for each setting that differs between certifications of one sigma. Published logs have no settings."""
+    told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}
+    for key in SHARED_SETTINGS:
+        values = {name: settings[key] for name, settings in told.items() if key in settings}
+        if len(set(map(str, values.values()))) > 1:
+            said = ", ".join(f"{name}: {value}" for name, value in values.items())
+            yield f"compared at different {key} ({said})"
 
 
 def contradictions(rows: np.ndarray) -> int:

@@ -248,21 +248,25 @@ def _decimals(value: float) -> int:
 def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:
     """The cells that show the highest number of their column among the lines of the same sigma.
 
-    Numbers count as they are shown, so that of two equal ones never only one stands out; nothing does where there is
-    nothing to compare or where all is 0. Lower bounds are compared by what was proved; but where a number that is none
-    leads, any bound beside it may be higher in truth, and nothing stands out.
+    Numbers are compared as they are shown, so two that look equal both stand out. Nothing stands out if there is only
+    one line or if all numbers are 0. Lower bounds are compared by their value. If the highest number is not a lower
+    bound but another one is, the true value of that one may be higher, so nothing stands out.
     """
     best = set()
     for sigma in {line[1] for line in cells}:
-        group = [row for row, line in enumerate(cells) if line[1] == sigma]
+        rows = [row for row, line in enumerate(cells) if line[1] == sigma]
         for column in columns:
-            values = {row: _number(cells[row][column]) for row in group}
-            bounds = {row for row in group if cells[row][column].startswith(AT_LEAST)}
-            top = max(values.values())
-            leading = {row for row, value in values.items() if value == top}
-            if len(group) > 1 and top > 0 and (not bounds or leading <= bounds):
-                best |= {(row, column) for row in leading}
+            best |= {(row, column) for row in _leading({row: cells[row][column] for row in rows})}
     return best
+
+
+def _leading(column: dict[int, str]) -> set[int]:
+    """The rows of a column (row → cell) that `_best` marks."""
+    values = {row: _number(cell) for row, cell in column.items()}
+    bounds = {row for row, cell in column.items() if cell.startswith(AT_LEAST)}
+    top = max(values.values())
+    leading = {row for row, value in values.items() if value == top}
+    return leading if len(column) > 1 and top > 0 and (not bounds or leading <= bounds) else set()
 
 
 def _number(cell: str) -> float:

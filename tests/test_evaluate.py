@@ -209,7 +209,7 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     assert found["idx"].tolist() == [0, 2, 4]  # as the images that they were made of, so that tables can be paired
     assert found["label"].tolist() == attacked.labels[:3].tolist()
     (line,) = caveats([load("attacked", tmp_path / "c.tsv")], [0.0, 0.1, 0.25])
-    assert "at 0.1 is a lower bound, for only 0, 0.25, 0.5" in line
+    assert "at 0.1 is a lower bound, because --radii asked only for 0, 0.25, 0.5" in line
     stale = json.loads((folder / "manifest.csv.json").read_text())
     (folder / "manifest.csv.json").write_text(json.dumps(stale | {"dataset_manifest": "another"}))
     fails(1, (folder, "of another split"), "evaluate", *flags, "--split", "FGSM_evaluate")

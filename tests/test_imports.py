@@ -17,7 +17,7 @@ ALLOWED = {
     "ds_main": {"training", "models", "imaging", "datasets"},
     "main_ds": {"training", "models", "datasets"},
     "export_model": {"models"},
-    "AE_DS_verify": {"attacks", "certification", "core", "smoothing", "models", "imaging", "evaluation"},
+    "AE_DS_verify": {"attacks", "certification", "models", "imaging", "datasets", "evaluation"},
     "merge_certificates": {"certification"},
     "attacks/generate": {"models", "datasets"},
     "attacks/check_certificates": {"models", "imaging", "evaluation"},

@@ -351,7 +351,7 @@ def test_a_table_is_of_one_split_of_the_data(tmp_path, capsys):
     capsys.readouterr()
     code, message = fails(capsys, "--add", f"A={one}", f"B={other}", "--outdir", tmp_path / "no")
     assert code == 1
-    assert f"{other}: is of another split of Brain_Tumor than {one}" in message
+    assert f"{other}: uses another split of Brain_Tumor than {one}" in message
     assert not (tmp_path / "no").exists()
 
 
