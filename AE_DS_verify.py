@@ -66,12 +66,8 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_pipeline_flags(split=False)
     parser.add_split_flag()
-    parser.add_argument(
-        "--skip", type=cli.positive_int, default=1, help="certify only every SKIP-th image of the split"
-    )
-    parser.add_argument(
-        "--max", type=int, default=-1, help="stop before this index of the split; -1: certify to its end"
-    )
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="certify only every SKIP-th image")
+    parser.add_argument("--max", type=int, default=-1, help="stop before this image index; -1: no limit")
     add_smoothing_flags(parser.add_argument_group("smoothing"))
     parser.add_argument(
         "--predict",

@@ -34,7 +34,7 @@ from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.certificates import DECIDED
 from evaluation.figures import evaluation_png
-from evaluation.metrics import RATES, metric_records, summarize
+from evaluation.metrics import metric_records, report_text, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
 from models.flags import open_pipeline
@@ -67,7 +67,7 @@ def get_args_parser() -> cli.Parser:
         "--alpha",
         type=cli.probability,
         default=0.001,
-        help="with --N: probability of a wrong answer, above which it abstains",
+        help="with --N: failure probability per image; it abstains unless the votes decide at this level",
     )
     parser.add_argument(
         "--group_rule",
@@ -124,12 +124,8 @@ def main(args: argparse.Namespace) -> None:
     title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
         write_report(args, dataset, device, report, title)
-    print(f"{title}: {headline(report)}")
-    if groups:
-        print(f"  disease or health: {DECIDED[args.group_rule] if args.N else 'the group of the one class of a pass'}")
-    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
-        shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
-        print(f"  {of:<18} {shown} ({row['images']} images)")
+    decided = DECIDED[args.group_rule] if args.N else "the group of the one class of a pass"
+    print(f"{title}: {report_text(report, decided)}")
     if args.outfile is not None:
         print(f"report: {args.outfile}, and .csv, .png beside it")
 
@@ -223,22 +219,6 @@ def answers(
     sums = np.stack([counts[:, list(members)].sum(axis=1) for members in groups], axis=1)
     won = np.array([decide(row, alpha) for row in sums])
     return np.where(own == won, classes, Smooth.ABSTAIN), won
-
-
-def headline(report: dict) -> str:
-    """The overall numbers of a report in one line."""
-    low, high = report["accuracy_interval"]
-    others = [f"balanced {report['balanced_accuracy']:.1%}", f"MCC {report['mcc']:.3f}"]
-    others += [f"AUC {report['macro_auc']:.3f}"] if report.get("macro_auc") is not None else []
-    others += [f"ECE {report['ece']:.3f}"] if "ece" in report else []
-    others += [f"abstained {report['abstained']:.1%}"] if report["abstained"] else []
-    return (
-        f"accuracy {report['accuracy']:.1%} (95% {low:.1%}–{high:.1%}), {', '.join(others)}, {report['images']} images"
-    )
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 if __name__ == "__main__":

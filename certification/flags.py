@@ -34,14 +34,14 @@ def add_smoothing_flags(group: cli.Flags) -> None:
         "--sequential",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="stop drawing for an image as soon as all --radii are decided; --no-sequential: take N draws of each image",
+        help="stop the draws for an image as soon as all --radii are decided; --no-sequential: always N draws",
     )
     group.add_argument(
         "--group_rule",
         choices=GROUP_RULES,
         default="vote",
-        help="how disease or healthy is decided; vote: by the summed votes of each group; class: by the class with most "
-        "votes",
+        help="decide disease or health by the summed votes of each group (vote) or by the class with most votes "
+        "(class)",
     )
     group.add_argument(
         "--radii",
