@@ -66,7 +66,8 @@ def add_smoothing_flags(group: cli.Flags) -> None:
     group.add_argument(
         "--batch",
         type=cli.positive_int,
-        help="draws per forward pass (default: the fastest of 32, 64 and 128; on CUDA 1000)",
+        help="draws per forward pass (default: on CUDA 1000, else the fastest of 32, 64 and 128 by trial; without a "
+        "trial 64, for short runs, black boxes and --compile)",
     )
     group.add_argument(
         "--compile",

@@ -22,8 +22,8 @@ from scipy.stats import binomtest
 ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float), ("correct", bool)])
-# What our own TSVs tell beyond that: draws taken, the certificate of the group (disease or healthy), and the votes of
-# the draws after the pilot, a tuple of K whole numbers, which files of older versions lack.
+# Further columns of our own TSVs: draws, the certificate of the group (disease or healthy), and the votes of the draws
+# after the pilot, a tuple of K whole numbers, which files of older versions lack.
 GROUPS = ("disease", "healthy")
 EXTRA: dict[str, Any] = {
     "draws": int,
@@ -50,9 +50,9 @@ SHARED_SETTINGS = (
     "noise_version",
     "instruction_set",
 )  # what a fair comparison holds fixed
-# What settings that do not tell it were made with: those of versions before it could be chosen, or was changed.
+# The values of settings that files of older versions lack.
 ASSUMED = {"group_rule": "vote", "rule_version": 1, "noise_version": 1}
-# How it is decided whether an image shows disease or health, by group rule.
+# How disease or health is decided, by group rule.
 DECIDED = {"vote": "by the summed votes of each group", "class": "by the class answer"}
 
 
@@ -73,22 +73,22 @@ class Certification:
 
     @property
     def asked(self) -> float:
-        """The largest radius that its draws were to decide: beyond it nothing was tried. inf where all were drawn."""
+        """The largest of --radii: beyond it nothing was tried. inf if all N draws were taken."""
         return max(self.settings["radii"]) if self.settings.get("radii") else math.inf
 
     @property
     def is_grey(self) -> bool:
-        """Whether all its images are grey ones stored as RGB."""
+        """Whether all its images are grey but stored as RGB."""
         return bool(self.settings.get("grey_as_rgb"))
 
     @property
     def group_rule(self) -> str:
-        """By what disease or health was decided."""
+        """How disease or health was decided."""
         return self.settings.get("group_rule", ASSUMED["group_rule"])
 
     def is_lower_bound(self, radius: float) -> bool:
-        """Whether more images may be certified at `radius` than are counted: it lies below radii that the draws were to
-        decide, and is none of them, so that they stopped without trying it."""
+        """Whether more images may be certified at `radius` than are counted: it lies below the largest of --radii but
+        is not one of them, so the draws stopped without trying it."""
         return radius < self.asked and radius not in (self.settings.get("radii") or [radius])
 
 
@@ -112,16 +112,16 @@ def average_certified_radius(rows: np.ndarray) -> float:
 def group_certified_rate(rows: np.ndarray, group: str, radius: float) -> tuple[int, int]:
     """(certified, all): of all images of `group`, how many stay in it under any perturbation up to `radius`.
 
-    For `disease` the quotient is the *certified sensitivity* at that radius (nothing turns these tumours into "no
-    tumour"), for `healthy` the certified specificity. An abstention counts as not certified.
+    For `disease` the quotient is the *certified sensitivity* at that radius (no perturbation turns these tumours into
+    "no tumour"), for `healthy` the certified specificity. An abstention counts as not certified.
     """
     own = rows[rows["group_label"] == group]
     return int(np.sum((own["group_predict"] == group) & (own["group_radius"] >= radius))), len(own)
 
 
 def grey_radius(radius: float) -> float:
-    """What an L2 `radius` (of six decimals, as it is shown) of an image with three equal channels is on the grey image
-    behind them: radius / √3, for a change of a grey value changes all three. Six decimals again, never rounded up."""
+    """The L2 `radius` (with six decimals) of an image with three equal channels, converted to the grey image behind
+    them: radius / √3, because a change of a grey value changes all three. Rounded down to six decimals."""
     millionths = math.floor(radius * 1e6 + 1e-3)  # 0.35 is a little less than 35/100
     return math.isqrt(millionths**2 // 3) / 1e6
 
@@ -133,7 +133,7 @@ def abstention_rate(rows: np.ndarray) -> float:
 
 def accuracy_curve(rows: np.ndarray, asked: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """CA(r) as the corners (r, CA) of a left-continuous step function, from r = 0 until it has fallen to 0, or up to
-    the largest radius that the draws were `asked` to decide."""
+    `asked`, the largest of --radii."""
     radii = np.sort(rows["radius"][rows["correct"] == 1])
     counts = np.arange(len(radii), 0, -1)  # how many radii are >= the i-th
     r = np.concatenate([[0.0], radii, radii[-1:]])
@@ -147,8 +147,8 @@ def accuracy_curve(rows: np.ndarray, asked: float = math.inf) -> tuple[np.ndarra
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a proportion: quantiles of Beta distributions (Clopper & Pearson 1934).
 
-    Of a certified accuracy it says how far another draw of that many images could move it; the certificates' own
-    failure probability α is not part of it.
+    For a certified accuracy it says how far another sample of as many images could move it. It does not include the
+    failure probability α of the certificates.
     """
     tail = (1 - confidence) / 2
     low = betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
@@ -157,8 +157,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, int, float]:
-    """Of the same images in two tables, those certified at L2 `radius` [0, 1] in `after` alone, in `before` alone, and
-    McNemar's exact two-sided p for that difference. Raises ValueError if the images are others."""
+    """Compare two tables of the same images: the number certified at L2 `radius` only in `after`, the number certified
+    only in `before`, and McNemar's exact two-sided p. Raises ValueError if the images differ."""
     before, after = np.sort(before, order="idx"), np.sort(after, order="idx")
     if not all(np.array_equal(before[name], after[name]) for name in ("idx", "label")):
         raise ValueError("the two tables hold different images")
@@ -190,8 +190,8 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
     """The images of a TSV as an array of dtype ROW, with the columns of EXTRA that the file has, and whether its last
     line was torn (and is left out).
 
-    A line that does not end in a newline is still being written, or its writer was interrupted: even a whole number
-    at its end may have lost digits. Anywhere else, a line that is not as it should be is an error.
+    A last line without a newline is still being written, or its writer was interrupted; even a whole number at its end
+    may have lost digits. Any other malformed line raises ValueError.
     """
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
     if not lines:
@@ -381,8 +381,8 @@ def _different_settings(group: Sequence[Certification]) -> Iterator[str]:
 
 
 def contradictions(rows: np.ndarray) -> int:
-    """How many images have a certified class outside the group that is certified beside it, as far as the labels in the
-    table tell which class belongs to which group."""
+    """The number of images whose certified class lies outside their certified group, as far as the labels in the table
+    show which class belongs to which group."""
     if not {"group_label", "group_predict"} <= set(columns_of(rows)):
         return 0
     group_of = dict(zip(rows["label"].tolist(), rows["group_label"].tolist(), strict=True))

@@ -28,7 +28,7 @@ from evaluation.certificates import (
 UNKNOWN = "–"
 AT_LEAST = "≥ "
 SYNTHETIC = "SYNTHETIC phantom data"
-# What every certified number is a statement about.
+# The scope of every certified number.
 SCOPE = (
     "Each radius holds for the smoothed classifier, with probability 1 − α per image, for images fixed before the seed "
     "was known, at the classifier's input size after resizing, for f as it runs on this kind of hardware."
@@ -46,9 +46,9 @@ MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
 
 def certified_accuracy_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
-    """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images; None
-    beyond the radii that its draws were to decide. Between these it `is_lower_bound`, and no upper limit is known.
-    `radius_grey` is the radius on grey images that are stored as RGB."""
+    """Certified accuracy of each certification at each radius, with its 95% interval over the sample of images; None
+    beyond the largest of --radii. Between them it `is_lower_bound`, and has no upper limit. `radius_grey` is the radius
+    on grey images that are stored as RGB."""
     records = []
     for each in certifications:
         for radius in radii:
@@ -64,8 +64,8 @@ def certified_accuracy_records(certifications: Sequence[Certification], radii: S
 
 def clinical_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
     """Certified sensitivity (disease stays disease) and specificity (healthy stays healthy) at each radius, each with
-    its 95% interval, of the certifications whose TSV tells the groups; None, lower bounds and `radius_grey` as in
-    `certified_accuracy_records`. `group_rule` says by what an image counts as disease or healthy."""
+    its 95% interval, of the certifications whose TSV has groups. None, lower bounds and `radius_grey` as in
+    `certified_accuracy_records`. `group_rule` says how disease or health is decided."""
     records = []
     for each in certifications:
         if "group_radius" not in columns_of(each.rows):
@@ -92,7 +92,7 @@ def _marks(each: Certification, radius: float) -> dict:
 
 
 def summary_records(certifications: Sequence[Certification]) -> list[dict]:
-    """Number of images, ACR and abstention rate of each certification; its settings and mean draws where known."""
+    """Number of images, ACR and abstention rate of each certification; its settings and mean draws if known."""
     return [
         {
             "name": each.name,
@@ -109,8 +109,8 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
 
 
 def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
-    """Accuracy of (pipeline, images, report of evaluate.py), with its 95% interval over the draw of images. `sigma` is
-    that of the smoothing, None where a single pass answered."""
+    """Accuracy of each (pipeline, images, report of evaluate.py), with its 95% interval over the sample of images.
+    `sigma` is that of the smoothing, None for a single pass."""
     records = []
     for name, images, report in reports:
         settings, (low, high) = report["settings"], report["accuracy_interval"]
@@ -121,7 +121,7 @@ def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
 
 
 def to_csv(records: Sequence[dict]) -> str:
-    """Records as CSV; floats keep every digit, what is unknown stays empty."""
+    """Records as CSV; floats keep every digit, unknown values stay empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -134,7 +134,7 @@ def to_csv(records: Sequence[dict]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown. The first two columns are name and sigma; `best` cells (row, column) stand out."""
+    """Cells as they are shown. The first two columns are name and sigma; `best` cells (row, column) are bold."""
 
     title: str
     header: list[str]
@@ -154,8 +154,8 @@ def certified_accuracy_table(records: Sequence[dict]) -> Table:
 
 
 def clinical_table(records: Sequence[dict]) -> Table:
-    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold. The heading says by what
-    an image counts as disease or healthy; where that is not the same for all, each line does."""
+    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold. The heading says how
+    disease or health is decided; if that differs between lines, each line says it."""
 
     def cell(record: dict) -> str:
         rates = (record["certified_sensitivity"], record["certified_specificity"])
@@ -174,8 +174,8 @@ def _percent(share: float | None, is_lower_bound: bool) -> str:
 
 
 def empirical_table(records: Sequence[dict]) -> Table:
-    """One line per pipeline, one column per kind of images and, where that differs, with their number: accuracy in
-    percent with its interval. Raises ValueError if two records are of one cell."""
+    """One line per pipeline, one column per kind of images: accuracy in percent with its interval. If the numbers of
+    images differ, the headings show them. Raises ValueError if two records belong to one cell."""
     over, columns = "Accuracy (%, 95% interval) on", list(dict.fromkeys(record["on"] for record in records))
     counts = {each: {str(record["images"]) for record in records if record["on"] == each} for each in columns}
     same = len(set().union(*counts.values())) == 1
@@ -209,8 +209,8 @@ def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], 
 
 
 def summary_table(records: Sequence[dict]) -> Table:
-    """One line per name and sigma; the best ACR of each sigma is bold, settings that no file states are left out. Draws
-    that stop when certain radii are decided give a lower bound on the ACR, ≥."""
+    """One line per name and sigma; the best ACR of each sigma is bold. Settings that no file has are left out. If draws
+    stop when certain radii are decided, the ACR is a lower bound, ≥."""
     sigmas = _alike(record["sigma"] for record in records)
     columns: dict[str, Callable[[dict], str]] = {
         "Method": lambda record: record["name"],
@@ -234,7 +234,7 @@ def _setting(key: str, record: dict) -> str:
 
 
 def _alike(values: Iterable[float]) -> dict[float, str]:
-    """Each value as text, all with the decimals that the longest needs: 0.25, 0.50, 1.00."""
+    """Each value as text, all with as many decimals as the longest needs: 0.25, 0.50, 1.00."""
     values = list(values)
     decimals = max(_decimals(value) for value in values)
     return {value: f"{value:.{decimals}f}" for value in values}
@@ -246,11 +246,11 @@ def _decimals(value: float) -> int:
 
 
 def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:
-    """The cells that show the highest number of their column among the lines of the same sigma.
+    """The cells with the highest number of their column among the lines of the same sigma.
 
-    Numbers are compared as they are shown, so two that look equal both stand out. Nothing stands out if there is only
+    Numbers are compared as they are shown, so two that look equal are both marked. Nothing is marked if there is only
     one line or if all numbers are 0. Lower bounds are compared by their value. If the highest number is not a lower
-    bound but another one is, the true value of that one may be higher, so nothing stands out.
+    bound but another one is, the true value of that one may be higher, so nothing is marked.
     """
     best = set()
     for sigma in {line[1] for line in cells}:
@@ -274,8 +274,8 @@ def _number(cell: str) -> float:
 
 
 def certified_notes(certifications: Sequence[Certification], radii: Sequence[float]) -> list[str]:
-    """What stands below every table of these certifications at these `radii`: what ≥ means, the radii on grey images,
-    and what all numbers are a statement about."""
+    """The notes below every table of these certifications at these `radii`: the meaning of ≥, the radii on grey images,
+    and the scope of all numbers."""
     notes = []
     if any(each.is_lower_bound(radius) for each in certifications for radius in radii):
         notes.append("≥: the draws were not asked to decide this radius; more images may be certified there.")
@@ -291,7 +291,7 @@ def certified_notes(certifications: Sequence[Certification], radii: Sequence[flo
 
 
 def certified_text(certifications: Sequence[Certification], radii: Sequence[float]) -> str:
-    """Certified accuracy and, of TSVs that tell the groups, certified sensitivity and specificity, for the screen."""
+    """Certified accuracy and, if the TSVs have groups, certified sensitivity and specificity, for the screen."""
     tables = [certified_accuracy_table(certified_accuracy_records(certifications, radii))]
     clinical = clinical_records(certifications, radii)
     tables += [clinical_table(clinical)] if clinical else []

@@ -49,15 +49,15 @@ OURS: Architectures = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": 
 
 
 def names(kind: str) -> list[str]:
-    """The architectures of a kind that can be built by name alone, the published names included; torchvision's
-    classifiers come on top."""
+    """The architectures of a kind that can be built by name alone, including the published names, but without the
+    classifiers of torchvision."""
     ours = {"denoiser": list(DENOISERS), "classifier": ["resnet18"]}[kind]
     return list(dict.fromkeys([*ours, *(name for name in PUBLISHED if kind_of(name) == kind)]))
 
 
 def kind_of(arch: str) -> str:
-    """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`: any name that is not one of
-    ours is one of torchvision's."""
+    """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`. A name that is not ours is a
+    classifier of torchvision."""
     arch, _ = _ours(arch)
     for half, architectures in HALVES.items():
         if arch in architectures:
@@ -66,8 +66,8 @@ def kind_of(arch: str) -> str:
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
-    """A new network. A published name (`models.published`) has the arguments that belong to it, unless others are
-    given. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
+    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. Raises
+    ValueError if the name is unknown or its constructor does not take an argument."""
     arch, published = _ours(arch)
     arch_kwargs = {**published, **arch_kwargs}
     try:
@@ -77,7 +77,7 @@ def build(arch: str, **arch_kwargs) -> nn.Module:
 
 
 def _ours(arch: str) -> tuple[str, dict[str, Any]]:
-    """Our name of an architecture that has another in a published repository, and the arguments that one stands for."""
+    """Our name for an architecture of a published repository, and the arguments that the published name stands for."""
     if arch in OURS or arch not in PUBLISHED:
         return arch, {}
     return PUBLISHED[arch][:2]
@@ -96,9 +96,9 @@ TRAINING_ONLY = ("optimizer", "scheduler", "rng")
 
 
 def export_checkpoint(path: Path | str, outfile: Path) -> None:
-    """Write a checkpoint anew without what only training needs. Matrices (weights of convolutions and linear layers)
-    become bfloat16; vectors (biases, norms and their statistics) stay as they are. Raises what `load_checkpoint` does,
-    and ValueError if the file would overwrite itself. The same checkpoint gives the same bytes."""
+    """Write a copy of a checkpoint without training state. Matrices (weights of convolutions and linear layers) become
+    bfloat16; vectors (biases, norms and their statistics) do not change. Raises what `load_checkpoint` does, and
+    ValueError if the file would overwrite itself. The same checkpoint gives the same bytes."""
     if outfile.exists() and outfile.samefile(path):
         raise ValueError(f"--outfile {outfile}: is the model itself")
     checkpoint = {name: value for name, value in load_checkpoint(path).items() if name not in TRAINING_ONLY}
@@ -135,11 +135,11 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
 
 
 def origin(path: Path | str) -> tuple[str, str] | None:
-    """The data set that a checkpoint (or an ONNX file made of it) was trained on and the digest of its manifest; None
-    where the file does not tell, as published ones do not."""
+    """The data set that a checkpoint (or an ONNX file made from it) was trained on, and the digest of its manifest;
+    None if the file does not store them, as published ones do not."""
     try:
         checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
-    except (ValueError, FileNotFoundError):  # a function, say; whoever loads it says what is wrong
+    except (ValueError, FileNotFoundError):  # e.g. a function; the code that loads it says what is wrong
         return None
     dataset = checkpoint.get("dataset")
     digest = checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
@@ -147,7 +147,7 @@ def origin(path: Path | str) -> tuple[str, str] | None:
 
 
 def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
-    """`origin` of those files that tell it, for `datasets.get_dataset`."""
+    """`origin` of each file that stores it, for `datasets.get_dataset`."""
     found = {str(path): origin(path) for path in paths if path is not None}
     return {path: each for path, each in found.items() if each is not None}
 

@@ -1,4 +1,4 @@
-"""What is claimed of an image, and how many draws are taken for it.
+"""What a certificate claims about an image, and how many draws it takes.
 
 A *pilot* of n0 draws chooses the hypothesis: the class A and the group G. The draws after it, and they alone, prove
 radii. Every claim rests on one count of successes: each draw succeeds with some probability p, and p > Φ(r/σ) proves
@@ -52,12 +52,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every image: sigma, alpha, the `groups` of classes (a partition of them, or none), and the
-    `slack` that every bound on a probability is lowered by (`smoothing.noise.slack`).
+    """What is to be certified for every image: sigma, alpha, the `groups` of classes (a partition of them, or none),
+    and the `slack` that is subtracted from every bound on a probability (`smoothing.noise.slack`).
 
-    `group_rule` says whose answer stays in its group. `vote`: that of the groups, by the sum of their classes' votes;
-    the class is named only if it belongs to the group that won. `class`: the answer g(x) itself, the class with most
-    votes; within the group radius no class outside the group gets as many.
+    `group_rule` says how the group is decided. `vote`: by the sum of the votes of its classes; the class is certified
+    only if it belongs to the group that won. `class`: by g(x), the class with most votes; within the group radius no
+    class outside the group gets as many votes.
     """
 
     sigma: float
@@ -69,15 +69,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the pilot chose: class A, or None where it lies outside the group that won the vote; the index of group G,
-    or None where there are no groups."""
+    """What the pilot chose: class A, or None if it lies outside the group that won the vote; and the index of group G,
+    or None if there are no groups."""
 
     top: int | None
     group: int | None
 
 
 class Rule(Protocol):
-    """How many draws an image gets. `coins` are random bits that nobody knows beforehand, as the noise."""
+    """How many draws an image gets. Like the noise, `coins` are random bits that nobody knows beforehand."""
 
     def begin(self, n0: int, coins: np.random.BitGenerator) -> Course: ...
 
@@ -111,8 +111,8 @@ def margin_successes(counts: np.ndarray, heads: np.ndarray, top: int, rivals: Se
 def successes(
     counts: np.ndarray, heads: np.ndarray, hypothesis: Hypothesis, question: Question, margin: bool = True
 ) -> dict[str, int]:
-    """The successes that each claim rests on, `class` and `group`, as far as the hypothesis makes it; without `margin`
-    the class's are its votes alone, as published."""
+    """The successes for each claim that the hypothesis makes, `class` and `group`. Without `margin` those of the class
+    are its votes alone, as published."""
     top, group = hypothesis.top, hypothesis.group
     found: dict[str, int] = {}
     classes = range(len(counts))
@@ -152,8 +152,8 @@ def toss(votes: np.ndarray, coins: np.random.BitGenerator) -> np.ndarray:
 
 
 class Course:
-    """One image under way: `wants` says how many draws `look` is to be given the votes of next; it returns the
-    certificate, or None if more are wanted."""
+    """The certification of one image. `wants` is the number of draws whose votes `look` takes next; `look` returns the
+    certificate, or None if it needs more draws."""
 
     bound = "margin"
 
@@ -177,7 +177,7 @@ class Course:
         return None
 
     def is_settled(self, pilot: np.ndarray) -> bool:
-        """Whether a pilot that is not complete will do."""
+        """Whether an incomplete pilot is enough."""
         return False
 
     def plan(self) -> int:
@@ -185,7 +185,7 @@ class Course:
         raise NotImplementedError
 
     def judge(self) -> Certificate | None:
-        """What follows from `counts` and `heads`."""
+        """The certificate that follows from `counts` and `heads`, or None if more draws are needed."""
         raise NotImplementedError
 
     @property
@@ -357,11 +357,11 @@ class _Sequential(Course):
 
 
 def reaches(radius: float, target: float) -> bool:
-    """Whether `radius` certifies at `target`; at 0 a certificate must exist at all, that is, not abstain."""
+    """Whether `radius` certifies at `target`. At 0 there must be a certificate: an abstention does not count."""
     return radius >= target if target > 0 else radius > 0
 
 
 def round_down(radius: float) -> float:
-    """To six decimals, never up: what is printed is proved."""
+    """Round down to six decimals, so that a printed radius is proved."""
     millionths = math.floor(radius * 1e6)
     return (millionths if millionths / 1e6 <= radius else millionths - 1) / 1e6  # the product may have been rounded up

@@ -20,7 +20,7 @@ ALLOWED = {
     "AE_DS_verify": {"attacks", "certification", "models", "imaging", "datasets", "evaluation"},
     "merge_certificates": {"certification"},
     "attacks/generate": {"models", "datasets"},
-    "attacks/check_certificates": {"models", "imaging", "evaluation"},
+    "attacks/check_certificates": {"models", "imaging", "datasets", "evaluation"},
     "evaluate": {"attacks", "evaluation", "core", "models", "datasets"},
     "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
