@@ -114,7 +114,7 @@ def predict(
     answers = []
     for sigma in args.sigma:
         answers += certify_files(pipeline, info, {**settings, "sigma": sigma}, args.predict, device)
-    print(f"{answers_table(answers)}\n{what_is_proved(settings)}")
+    print(f"{answers_table(answers)}\n{what_is_proved(settings, bool(info.groups))}")
     if args.outfile is not None:
         files.write_json(args.outfile, {"settings": settings, "answers": answers})
         print(f"answers: {args.outfile}")

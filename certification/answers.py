@@ -18,7 +18,7 @@ def answers_table(answers: list[dict]) -> str:
     return tabulate(rows, columns, disable_numparse=True)
 
 
-def what_is_proved(settings: dict) -> str:
+def what_is_proved(settings: dict, has_groups: bool) -> str:
     """The statement that the answers of --predict prove, and their seed."""
     seed, alpha = settings["seed"], settings["alpha"]
     known = (
@@ -27,10 +27,10 @@ def what_is_proved(settings: dict) -> str:
         if settings["secret_seed"]
         else f"They hold for images that were fixed before --seed {seed} was known."
     )
+    both = f" (class and group together {1 - 2 * alpha:g})" if has_groups else ""
+    decided = f" Disease or health is decided {DECIDED[settings['group_rule']]}." if has_groups else ""
     return (
-        "L2 radii on the [0, 1] scale, of the smoothed classifier, with probability "
-        f"{1 - alpha:g} per image (class and group together {1 - 2 * alpha:g}), at its input size after resizing "
-        f"({settings['image_size']} px), for f as it runs on this kind of hardware; radius_grey is the radius on the "
-        "grey image behind three equal channels. Disease or health is decided "
-        f"{DECIDED[settings['group_rule']]}. {known} Research only, not a medical device."
+        f"L2 radii on the [0, 1] scale, of the smoothed classifier, with probability {1 - alpha:g} per image{both}, at "
+        f"its input size after resizing ({settings['image_size']} px), for f as it runs on this kind of hardware; "
+        f"…_grey: on the grey image behind three equal channels.{decided} {known} Research only, not a medical device."
     )

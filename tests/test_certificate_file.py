@@ -140,6 +140,8 @@ def test_merged_shards_are_the_whole(shards, tmp_path):
     assert shards[1].name == "s_shard_1_of_3.tsv"
     assert merge(shards[::-1], tmp_path / "m.tsv") == 5
     assert (tmp_path / "m.tsv").read_bytes() == write(tmp_path / "a.tsv").read_bytes()
+    told = write(tmp_path / "told.tsv", {**SETTINGS, "shard": "2/3", "group_rule": "vote", "grey_as_rgb": True})
+    assert merge([*shards[:2], told], tmp_path / "n.tsv") == 5  # shards that do not tell were decided by votes, too
     # the merged file is one like any other: it can be continued
     write(tmp_path / "m.tsv", {**SETTINGS, "skip": 1})
     assert read_rows(tmp_path / "m.tsv")[0]["idx"].tolist() == list(range(9))
@@ -154,6 +156,14 @@ def test_merge_refuses(shards, tmp_path):
     other = write(tmp_path / "other.tsv", {**SETTINGS, "shard": "2/3", "N": 50})
     with pytest.raises(ValueError, match="N 100"):
         merge([*shards[:2], other], out)
+    for key, value, told in (
+        ("rule_version", 2, "rule_version 1 \\(now 2\\)"),
+        ("group_rule", "class", "group_rule vote \\(now class\\)"),
+        ("instruction_set", "amx", "instruction_set None \\(now amx\\)"),
+    ):
+        other = write(tmp_path / f"{key}.tsv", {**SETTINGS, "shard": "2/3", key: value})
+        with pytest.raises(ValueError, match=f"another run than .*: {told}"):
+            merge([*shards[:2], other], out)
     cut = write(tmp_path / "cut.tsv", {**SETTINGS, "shard": "2/4"})
     with pytest.raises(ValueError, match="another run"):
         merge([*shards[:2], cut], out)

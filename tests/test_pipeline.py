@@ -305,6 +305,20 @@ def test_predict_draws_a_secret_seed_and_tells_it(predict, data_dir, capsys):
     assert f"fixed before --seed {seeds[0]} was known" in capsys.readouterr().out
 
 
+def test_every_image_of_predict_has_noise_of_its_own(predict, data_dir, monkeypatch):
+    drawn, certify = [], Smooth.certify_images
+
+    def recorded(self, images, *values):
+        listed = list(images)
+        drawn.extend((self.seed, index) for index, _ in listed)
+        return certify(self, listed, *values)
+
+    monkeypatch.setattr(Smooth, "certify_images", recorded)
+    predict("a.json", *phantoms(data_dir)[:4])
+    assert len(set(drawn)) == 4
+    assert len({seed for seed, _ in drawn}) == 1
+
+
 def test_predict_says_what_is_proved(predict, data_dir, capsys):
     image = phantoms(data_dir)[0]
     predict("a.json", image, more=("--alpha", 0.01))
