@@ -170,7 +170,8 @@ class Smooth:
             groups: a partition of the classes, such as (tumours, healthy). Every certificate then also holds the group,
                 and the radius within which no perturbation moves the answer out of it.
             group_rule: how the group is decided. `vote`: by the summed votes of each group; the class is certified only
-                if it belongs to the group that won. `class`: the group of the class g(x).
+                if it belongs to the group that won, and only within the group radius. `class`: the group of the class
+                g(x).
 
         Each certificate holds with probability at least 1 - alpha, its group's likewise, both with 1 - 2 alpha. With
         `radii` or `radius_tol` the class is proved by the margin bound (`smoothing.rules.margin_successes`), which is

@@ -56,8 +56,8 @@ class Question:
     and the `slack` that is subtracted from every bound on a probability (`smoothing.noise.slack`).
 
     `group_rule` says how the group is decided. `vote`: by the sum of the votes of its classes; the class is certified
-    only if it belongs to the group that won. `class`: by g(x), the class with most votes; within the group radius no
-    class outside the group gets as many votes.
+    only if it belongs to the group that won, so its radius is never above that of the group. `class`: by g(x), the
+    class with most votes; within the group radius no class outside the group gets as many votes.
     """
 
     sigma: float
@@ -195,9 +195,13 @@ class Course:
         return self.hypothesis
 
     def certificate(self, radii: dict[str, float]) -> Certificate:
-        """From the radius of each claim."""
+        """The certificate from the radius of each claim. By the rule `vote` the class is certified only where its group
+        wins, so its radius is the smaller of the two. That costs no alpha: the smaller of two radii is too large only
+        if the claim with the smaller true radius is false."""
         top, group = self.chosen.top, self.chosen.group
         radius, group_radius = radii.get("class", 0.0), radii.get("group", 0.0)
+        if "group" in radii and self.question.group_rule == "vote":
+            radius = min(radius, group_radius)
         return Certificate(
             prediction=top if top is not None and radius > 0 else ABSTAIN,
             radius=radius,

@@ -436,6 +436,21 @@ def test_a_row_never_contradicts_itself():
     assert 0.1 <= found.group_radius <= true_radius(DISEASE_BY_VOTE, 3)
 
 
+def test_a_class_is_proved_no_further_than_its_group_won():
+    """Healthy is the class 0 alone: no single disease comes near its votes, but together they do. By votes the class is
+    named only as far as healthy wins; by class it is proved to the margin."""
+    p, groups = np.array([0.62, 0.13, 0.13, 0.12]), ((1, 2, 3), (0,))
+    found = {
+        rule: certify(
+            SequentialDraws(Question(1.0, 0.001, groups, rule), 20_000, (0.0, 0.1, 0.5)), p, np.random.default_rng(4)
+        )
+        for rule in ("vote", "class")
+    }
+    assert found["vote"].prediction == found["class"].prediction == 0
+    assert 0.1 <= found["vote"].radius == found["vote"].group_radius <= norm.ppf(0.62)
+    assert 0.5 <= found["class"].radius <= norm.ppf((1 + 0.62 - 0.13) / 2)
+
+
 def test_by_class_the_group_reaches_as_far_as_the_class_at_least():
     """Votes for another class of the same group do not hurt: A must only stay ahead of the other group."""
     rule = SequentialDraws(Question(1.0, 0.001, ((0, 1), (2,)), "class"), 20_000, (0.0, 0.1, 0.3, 0.5))
