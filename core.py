@@ -6,7 +6,7 @@ This module knows tensors and a callable, nothing of data, files or flags:
     >>> smoothed = Smooth(base_classifier, num_classes=4, sigma=0.25)
     >>> prediction, radius = smoothed.certify(x, n0=100, n=10_000, alpha=0.001, batch_size=100)
 
-Images and noise are on the [0, 1] pixel scale, and so is the L2 radius. What it is made of lies in `smoothing/`.
+Images, noise and L2 radius are on the [0, 1] pixel scale. The parts are in `smoothing/`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Smooth:
             `nn.Module` should be in eval mode.
         num_classes: K.
         sigma: standard deviation of the noise, > 0.
-        seed: the noise of draw j on image `index` depends on (seed, sigma, index, j) and on nothing else: not on
-            `batch_size`, not on which images were certified before. A certificate holds with probability 1 - alpha for
-            an image that was fixed before the seed was known; whoever knows the seed can choose an image whose draws
-            happen to agree. By default the seed is therefore a secret one from the operating system, kept in `seed`.
-        noise: `float` as published, or `exact`, which makes the certificate hold in floating point; then images must
-            hold 8-bit values and what is certified is f behind a rounding to 8 bits (see `smoothing.noise`).
+        seed: the noise of draw j on image `index` depends only on (seed, sigma, index, j), not on `batch_size` or on
+            the images certified before. A certificate holds with probability 1 - alpha for an image that was fixed
+            before the seed was known; someone who knows the seed can choose an image whose draws happen to agree. So by
+            default the operating system gives a secret seed; it is kept in `seed`.
+        noise: `float` as published, or `exact`: then the certificate also holds in floating point. With `exact`, images
+            must hold 8-bit values, and the certified classifier is f behind a rounding to 8 bits (`smoothing.noise`).
 
-    Raises ValueError if an argument makes no sense. All methods raise FloatingPointError if f gives a NaN.
+    Raises ValueError if an argument is invalid. All methods raise FloatingPointError if f returns NaN.
     """
 
     ABSTAIN = ABSTAIN
@@ -90,8 +90,7 @@ class Smooth:
             n: fresh draws that bound its probability.
             alpha: failure probability.
             batch_size: draws per call of f.
-            index: which image this is, for the noise: the same index, the same draws. By default every call has draws
-                of its own.
+            index: number of the image; the same index gives the same draws. By default every call takes new draws.
         """
         _check(n0, n, alpha, batch_size)
         noise = self._noise(x, index)
@@ -156,23 +155,23 @@ class Smooth:
         groups: Sequence[Sequence[int]] = (),
         group_rule: str = "vote",
     ) -> Iterator[tuple[int, Certificate]]:
-        """Certify (index, image `[C, H, W]`) pairs, several in one forward pass; yields (index, certificate), roughly
-        in the order of `images`, as soon as each is done. All images have one shape.
+        """Certify (index, image `[C, H, W]`) pairs, several in one forward pass. Yields (index, certificate) as soon as
+        each is done, roughly in the order of `images`. All images must have the same shape.
 
         Args:
             n0: as in `certify`; with `radii` a pilot whose first draws all agree is shorter.
             alpha, batch_size: as in `certify`.
-            n: the most draws after the n0 that one image may take.
-            radii: stop drawing for an image as soon as each of these (ascending, L2 on the pixel scale) is proved or
-                has become improbable (`SequentialDraws`).
-            radius_tol: plan the number of draws instead, so that about `radius_tol · sigma` of the radius is lost
-                against n draws (`PlannedDraws`). With neither, all n are drawn, and the class and radius are those of
-                `certify` (with `groups`: but for a class outside the group that won).
-            groups: a partition of the classes, such as (tumours, healthy); every certificate then also holds the group
+            n: draws per image after the pilot, at most.
+            radii: stop the draws for an image as soon as each of these radii (ascending, L2 on the pixel scale) is
+                proved or improbable (`SequentialDraws`).
+            radius_tol: instead, plan the number of draws so that the radius is about `radius_tol · sigma` below that of
+                n draws (`PlannedDraws`). With neither, all n draws are taken, and class and radius are those of
+                `certify` (with `groups`: except for a class outside the group that won).
+            groups: a partition of the classes, such as (tumours, healthy). Every certificate then also holds the group,
                 and the radius within which no perturbation moves the answer out of it.
-            group_rule: whose answer that is: `vote`, that of the groups (each by the sum of its classes' votes; the
-                class is named only if it belongs to the group that won, and no further than that is proved), or
-                `class`, the class g(x).
+            group_rule: how the group is decided. `vote`: by the summed votes of each group; the class is certified only
+                if it belongs to the group that won, and only within the group radius. `class`: the group of the class
+                g(x).
 
         Each certificate holds with probability at least 1 - alpha, its group's likewise, both with 1 - 2 alpha. With
         `radii` or `radius_tol` the class is proved by the margin bound (`smoothing.rules.margin_successes`), which is
@@ -204,8 +203,8 @@ class Smooth:
 
 
 def decide(counts: np.ndarray, alpha: float) -> int:
-    """The second half of PREDICT: the class with most votes, right with probability at least 1 - alpha, or ABSTAIN
-    where it does not lead significantly. `counts` `[K]` may also be the summed votes of groups of classes."""
+    """The second half of PREDICT: the class with most votes, correct with probability at least 1 - alpha, or ABSTAIN if
+    it does not lead significantly. `counts` `[K]` can also be the summed votes of groups of classes."""
     c_hat_b, c_hat_a = np.argsort(counts, kind="stable")[-2:].tolist()
     n_a, n_b = int(counts[c_hat_a]), int(counts[c_hat_b])
     if binomtest(n_a, n_a + n_b, p=0.5).pvalue > alpha:

@@ -1,18 +1,20 @@
-"""Train a denoiser by pure reconstruction, `‖D(x+n) − x‖²`, an autoencoder, `‖Dec(E(x)) − x‖²`, or a network that
-reconstructs images from incomplete measurements m, `‖R(m(x)) − x‖²`; test a denoiser; show what it does.
+"""Train a denoiser by reconstruction, `‖D(x+n) − x‖²`; test it, or show what it does.
 
-python ds_main.py --dataset Phantom_MRI --noise_sd 0.1 1.0 --outdir runs/Phantom_MRI/mse
-python ds_main.py --model autoencoder --latent 576 --outdir runs/Phantom_MRI/autoencoder
-python ds_main.py --model reconstructor --measurement undersampled --acceleration 4 --outdir runs/Phantom_MRI/R
-python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
-python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
+    python ds_main.py --dataset Phantom_MRI --noise_sd 0.1 1.0 --outdir runs/Phantom_MRI/mse
+    python ds_main.py --mode test --pretrained_denoiser runs/Phantom_MRI/mse/best.pth.tar --noise_sd 0.25
+    python ds_main.py --mode inference --pretrained_denoiser … --noise_sd 0.25 0.5 --outdir runs/Phantom_MRI/grids
+
+It also trains an autoencoder, `‖Dec(E(x)) − x‖²`, and a reconstructor, which reconstructs images from incomplete
+measurements m(x): `‖R(m(x)) − x‖²`.
+
+    python ds_main.py --model autoencoder --latent 576 --outdir runs/Phantom_MRI/autoencoder
+    python ds_main.py --model reconstructor --measurement undersampled --acceleration 4 --outdir runs/Phantom_MRI/R
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
@@ -20,23 +22,13 @@ from PIL import Image, ImageDraw
 from common import cli, files
 from datasets import get_dataset, get_loader
 from imaging.catalogue import dataset_info
-from models import DEFAULT_DENOISER, autocast, build, load_model, names, origins, prepare, takes
-from models.measurements import MEASUREMENTS, measurement
-from training import flags, losses, validation
+from models import autocast, build, load_model, origins, prepare, takes
+from models.measurements import measurement
+from training import flags, losses, network_flags, validation
 from training.augmentation import random_affine
 from training.engine import fit
-from training.noise import add_fixed_noise, add_noise, noise_range
+from training.noise import add_fixed_noise, add_noise
 from training.run_directory import RunDirectory
-
-# New networks, unless flags say otherwise.
-NEW = {"model": "denoiser", "channels": 3, "latent": 576, "measurement": "undersampled", "acceleration": 4.0}
-ARCHS = {"denoiser": DEFAULT_DENOISER, "reconstructor": "nafnet"}
-# Of which kinds of network a flag says something.
-ONLY_OF = {"arch": ("denoiser", "reconstructor"), "latent": ("autoencoder",), "measurement": ("reconstructor",),
-           "acceleration": ("reconstructor",)}  # fmt: skip
-# Peak learning rates: of denoisers measured (results/benchmarks/denoisers.md), and at theirs a reconstructor diverges
-# (Brain Tumor MRI, epoch 7).
-RATES = {"nafnet4": 3e-3, "denoiser": 1.5e-3, "autoencoder": 1.5e-3, "reconstructor": 5e-4}
 
 
 def get_args_parser() -> cli.Parser:
@@ -48,29 +40,23 @@ def get_args_parser() -> cli.Parser:
         help="train; test: PSNR on --split; inference: pictures of clean, noisy and denoised images",
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=["denoiser", "autoencoder", "reconstructor"],
-                       help="what to train (default: denoiser, or what the checkpoint holds)")  # fmt: skip
-    model.add_argument("--arch", choices=names("denoiser"), help="a new denoiser or reconstructor "
-                       "(default: {denoiser}; of a reconstructor {reconstructor})".format(**ARCHS))  # fmt: skip
-    model.add_argument("--measurement", choices=MEASUREMENTS, help="that a new reconstructor is given: lines of "
-                       "k-space (default: undersampled), or random projections")  # fmt: skip
-    model.add_argument("--acceleration", type=cli.positive_float, help="of it: numbers per measured one (default: 4)")
-    model.add_argument("--latent", type=cli.positive_int, help="numbers in a new autoencoder's latent (default: 576)")
-    model.add_argument("--image_size", type=cli.positive_int, help="side in pixels (default: 64; CIFAR10 32, MNIST 28)")
-    model.add_argument("--channels", type=int, choices=[1, 3], help="3: RGB, as published (default); 1: grey")
-    model.add_argument("--pretrained_denoiser", "--pretrained_autoencoder", type=Path,
-                       help="start from (or test) this checkpoint")  # fmt: skip
+    network_flags.add_network_flags(model)
     flags.add_noise_flag(model)
     flags.add_training_flags(
         parser,
-        lr="{nafnet4:g} of nafnet4; others {denoiser:g}, a reconstructor {reconstructor:g}".format(**RATES),
+        lr="{nafnet4:g} of nafnet4, {denoiser:g} of other denoisers and autoencoders, {reconstructor:g} of "
+        "reconstructors".format(**network_flags.RATES),
         epochs=40,
         weight_decay=1e-4,
         dataset_help="name of a prepared data set (default: the checkpoint's, else Phantom_MRI)",
         outdir_required=False,
     )
-    parser.add_argument("--split", choices=["train", "val"], default="val", help="of test and inference")
-    parser.add_argument("--images", type=cli.positive_int, default=8, help="of inference: columns of each grid")
+    parser.add_argument(
+        "--split", choices=["train", "val"], default="val", help="split to use in --mode test and inference"
+    )
+    parser.add_argument(
+        "--images", type=cli.positive_int, default=8, help="images per picture in --mode inference, one column each"
+    )
     parser.add_common_flags()
     return parser
 
@@ -90,29 +76,13 @@ def train(args: argparse.Namespace) -> None:
         denoiser, start = _load(args, device)
         describe = {key: start[key] for key in ("arch", "arch_kwargs", "image_size", "measurement") if key in start}
     else:
-        args.model = args.model or NEW["model"]
-        for name, kinds in ONLY_OF.items():
-            if getattr(args, name) is not None and args.model not in kinds:
-                raise ValueError(f"--{name}: says nothing of --model {args.model}, only of {' and '.join(kinds)}")
-        for name, value in NEW.items():
-            setattr(args, name, getattr(args, name) or value)
-        args.arch = args.arch or ARCHS.get(args.model)
         start = {"dataset": "Phantom_MRI"}
+        network_flags.set_defaults(args)
         args.image_size = args.image_size or dataset_info(args.dataset or start["dataset"], args.data_dir).image_size
-        describe = {"arch": args.arch, "arch_kwargs": {"channels": args.channels}, "image_size": args.image_size}
-        if args.model == "autoencoder":
-            describe["arch"] = "autoencoder"
-            describe["arch_kwargs"] |= {"image_size": args.image_size, "latent": args.latent}
-        if args.model == "reconstructor":
-            describe["measurement"] = {"kind": args.measurement, "acceleration": args.acceleration, "seed": args.seed}
+        describe = network_flags.description(args)
         denoiser = prepare(build(describe["arch"], **describe["arch_kwargs"]), device)
-    if args.model != "denoiser":
-        if args.noise_sd != [flags.NOISE_SD]:
-            raise ValueError(f"--noise_sd: is of denoisers; --model {args.model} is trained without")
-        args.noise_sd = [0.0]
-    of_arch = args.model == "denoiser" and args.arch in RATES
-    args.lr = args.lr or RATES[args.arch if of_arch else args.model]
-    noise_sd = noise_range(args.noise_sd)
+    noise_sd = network_flags.settle_noise(args)
+    args.lr = args.lr or network_flags.rate(args)
     args.dataset = args.dataset or start["dataset"]
 
     # ---- data ----
@@ -131,13 +101,28 @@ def train(args: argparse.Namespace) -> None:
         return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd, measure)}
 
     run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
-    best = fit(denoiser, loss_fn, validate, "val_psnr", train_loader, run, args, device, describe,
-               augment=random_affine if args.augment else None)  # fmt: skip
-    noise = "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd))
-    psnr = f"{best['val_psnr']:.2f} dB"
-    at = f"at noise {noise}" if noise_sd[1] else "of clean images"
-    at = "from measurements without noise" if args.model == "reconstructor" else at
-    print(f"validation PSNR {psnr} {at} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
+    best = fit(
+        denoiser,
+        loss_fn,
+        validate,
+        "val_psnr",
+        train_loader,
+        run,
+        args,
+        device,
+        describe,
+        augment=random_affine if args.augment else None,
+    )
+    at = _noise_in_words(args.model, noise_sd)
+    print(f"validation PSNR {best['val_psnr']:.2f} dB {at} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
+
+
+def _noise_in_words(model: str, noise_sd: tuple[float, float]) -> str:
+    if model == "reconstructor":
+        return "from measurements without noise"
+    return (
+        "at noise " + "–".join(f"{value:g}" for value in dict.fromkeys(noise_sd)) if noise_sd[1] else "of clean images"
+    )
 
 
 def test(args: argparse.Namespace) -> None:
@@ -176,7 +161,7 @@ def inference(args: argparse.Namespace) -> None:
 
 
 def marked_synthetic(picture: Image.Image) -> Image.Image:
-    """The picture below a line that says what it shows."""
+    """The picture with the word SYNTHETIC above it."""
     marked = Image.new("RGB", (picture.width, picture.height + 14), "white")
     marked.paste(picture, (0, 14))
     ImageDraw.Draw(marked).text((2, 1), "SYNTHETIC", fill="black")
@@ -184,14 +169,18 @@ def marked_synthetic(picture: Image.Image) -> Image.Image:
 
 
 def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Module, dict]:
-    """The network of --pretrained_denoiser and its checkpoint. Raises ValueError if flags say that it is another."""
+    """The network of --pretrained_denoiser and its checkpoint. Raises ValueError if a flag contradicts it."""
     if args.pretrained_denoiser is None:
         raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
     denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
     measured = described.get("measurement")
     kind = "autoencoder" if described["arch"] == "autoencoder" else "reconstructor" if measured else "denoiser"
-    is_like = {"model": kind, "arch": described["arch"], "image_size": described["image_size"],
-               "channels": takes(described)[0]}  # fmt: skip
+    is_like = {
+        "model": kind,
+        "arch": described["arch"],
+        "image_size": described["image_size"],
+        "channels": takes(described)[0],
+    }
     if measured:
         is_like |= {"measurement": measured["kind"], "acceleration": measured["acceleration"]}
     flags.settle(args, args.pretrained_denoiser, is_like)
@@ -199,7 +188,7 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
 
 
 def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What a reconstructor is given of an image; for the others that is the image."""
+    """The measurements that a reconstructor takes of an image; for other networks the image itself."""
     if "measurement" not in described:
         return lambda images: images
     channels, size = takes(described)[0], described["image_size"]
@@ -207,7 +196,7 @@ def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):
-    """The split in the size and with the channels that the denoiser takes."""
+    """The split, with the input size and channels of the denoiser."""
     channels, _ = takes(described)
     name = args.dataset or described["dataset"]
     trained = origins((args.pretrained_denoiser,))

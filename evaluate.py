@@ -1,15 +1,18 @@
-"""Accuracy of a pipeline on clean, noisy or attacked images: overall, by class and by group, with intervals.
+"""Measure the accuracy of a pipeline on clean, noisy or attacked images: overall, per class and per group, with 95%
+intervals.
 
     python evaluate.py --classifier runs/Phantom_MRI/classifier/best.pth.tar
     python evaluate.py --classifier … --pretrained_denoiser … --noise_sd 0.25 --outfile runs/noisy.json
     python evaluate.py --classifier … --pretrained_denoiser … --split PGD --denoiser_sd 0.25 --outfile runs/pgd.json
     python evaluate.py --classifier … --pretrained_denoiser … --split PGD --noise_sd 0.25 --N 1000 --outfile runs/g.json
 
-The last one evaluates the smoothed classifier: PREDICT of Cohen et al. 2019 with N draws per image, abstentions count
-as errors. Disease or health is then decided as it is certified: by the summed votes of each group, and a class outside
-the group that won is not named (it abstains), or with --group_rule class by the class answer. A single pass has one
-class, and its group. --split PGD are the images that attacks/generate.py saved, whatever pipeline they were made on
-(transfer). --outfile takes JSON; a CSV and a figure (confusion matrix, calibration) are put beside it.
+The last command evaluates the smoothed classifier: PREDICT of Cohen et al. 2019 with N draws per image; abstentions
+count as errors. Disease or health is then decided as in certification. --group_rule vote: by the summed votes of each
+group; if the class lies outside the group that won, the classifier abstains. --group_rule class: by the class answer.
+Without --N a single pass answers with one class, and the group is that of the class.
+
+--split PGD takes the images that attacks/generate.py saved. They may have been made on another pipeline (transfer).
+--outfile is JSON; a CSV and a figure (confusion matrix, calibration) are written beside it.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.certificates import DECIDED
 from evaluation.figures import evaluation_png
-from evaluation.metrics import RATES, metric_records, summarize
+from evaluation.metrics import metric_records, report_text, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
 from models.flags import open_pipeline
@@ -41,37 +44,54 @@ def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
     parser.add_pipeline_flags(split=False)
     parser.add_split_flag()
-    parser.add_argument("--skip", type=cli.positive_int, default=1, help="only every SKIP-th image")
-    parser.add_argument("--noise_sd", type=cli.non_negative_float, default=0.0,
-                        help="Gaussian noise, [0, 1] scale, drawn once per image; with --N sigma")  # fmt: skip
-    parser.add_argument("--denoiser_sd", type=cli.non_negative_float,
-                        help="what the denoiser is told (default: --noise_sd)")  # fmt: skip
-    parser.add_argument("--N", type=cli.positive_int, help="evaluate the smoothed classifier, with N draws per image")
-    parser.add_argument("--alpha", type=cli.probability, default=0.001, help="level at which it answers")
+    parser.add_argument("--skip", type=cli.positive_int, default=1, help="use only every SKIP-th image of the split")
+    parser.add_argument(
+        "--noise_sd",
+        type=cli.non_negative_float,
+        default=0.0,
+        help="standard deviation of Gaussian noise on the [0, 1] scale, drawn once per image; with --N: sigma of the "
+        "smoothed classifier",
+    )
+    parser.add_argument(
+        "--denoiser_sd",
+        type=cli.non_negative_float,
+        help="noise level that the denoiser is told, on the [0, 1] scale; needed if images are attacked rather than "
+        "noisy (default: --noise_sd)",
+    )
+    parser.add_argument(
+        "--N",
+        type=cli.positive_int,
+        help="evaluate the smoothed classifier with N draws per image (default: a single pass)",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=cli.probability,
+        default=0.001,
+        help="with --N: failure probability per image; it abstains unless the votes decide at this level",
+    )
     parser.add_argument(
         "--group_rule",
         choices=list(DECIDED),
-        help="with --N: what decides between disease and health, the summed votes of each group or the class answer "
-        "(default: vote)",
+        help="with --N: decide disease or health by the summed votes of each group (vote) or by the class answer "
+        "(class) (default: vote)",
     )
-    parser.add_argument("--batch", type=cli.positive_int, default=64)
-    parser.add_argument("--outfile", type=Path, help="write everything, with the settings, as JSON; CSV, PNG beside it")
-    parser.add_argument("--predictions", type=Path, metavar="FILE.tsv",
-                        help="write idx, label, predict, correct of every image; -1: it abstained")  # fmt: skip
+    parser.add_argument("--batch", type=cli.positive_int, default=64, help="images, or draws, per forward pass")
+    parser.add_argument(
+        "--outfile", type=Path, help="JSON report to write, with settings; a CSV and a PNG are written beside it"
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE.tsv",
+        help="write idx, label, predict and correct of every image; predict -1: it abstained",
+    )
     parser.add_common_flags()
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
-    if args.N is not None and not args.noise_sd > 0:
-        raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
-    if args.N is None and args.group_rule is not None:
-        raise ValueError("--group_rule: a single pass has one class, and its group; with --N votes can be summed")
-    if args.denoiser_sd is not None and args.pretrained_denoiser is None:
-        raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
-    if args.outfile is not None and args.outfile.suffix != ".json":
-        raise ValueError(f"--outfile {args.outfile}: must end in .json; .csv and .png are put beside it")
+    check_flags(args)
 
     # ---- the pipeline and its images ----
     pipeline = open_pipeline(args, device)
@@ -83,58 +103,93 @@ def main(args: argparse.Namespace) -> None:
     labels = dataset.labels[chosen].numpy()
 
     # ---- predictions ----
-    groups, group_predictions = dataset.info.groups, None
+    groups = dataset.info.groups
+    probabilities: np.ndarray | None
+    group_predictions: np.ndarray | None = None
     if args.N is None:
         scores = noisy_scores(base_classifier, dataset, chosen, args.noise_sd, args.seed, args.batch, device)
-        predictions, probabilities = scores.argmax(dim=1).numpy(), scores.softmax(dim=1).numpy()
+        predictions = scores.argmax(dim=1).numpy()
+        probabilities = None if args.scores == "labels" else scores.softmax(dim=1).numpy()  # a label has no confidence
     else:
-        smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
-        counts = np.stack([
-            smoothed.sample(dataset[i][0].to(device), args.N, args.batch, i)
-            for i in tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
-        ])  # fmt: skip
         args.group_rule = args.group_rule or "vote"
+        smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
+        counts = votes(smoothed, dataset, chosen, args.N, args.batch, device)
         predictions, group_predictions = answers(counts, list(groups.values()), args.group_rule, args.alpha)
         probabilities = counts / args.N
-    if args.scores == "labels" and args.N is None:
-        probabilities = None  # a label has no confidence
-
     if args.predictions is not None:
-        rows = zip([i * dataset.step for i in chosen], labels, predictions, labels == predictions, strict=True)
-        lines = ["idx\tlabel\tpredict\tcorrect", *("\t".join(str(int(value)) for value in row) for row in rows)]
-        files.write_text(args.predictions, "\n".join(lines) + "\n")
+        write_predictions(args.predictions, [i * dataset.step for i in chosen], labels, predictions)
 
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
-    protocol = dataset.manifest.settings["protocol"]
-    how = f"smoothed with {args.noise_sd:g}, {args.N} draws" if args.N else (
-        f"noise {args.noise_sd:g}" if args.noise_sd else "no noise")  # fmt: skip
-    title = f"{dataset.name} {args.split} ({protocol}), {how}"
+    title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
-        settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
-        settings |= {"synthetic": dataset.info.synthetic, "hardware": hardware(device), "torch": torch.__version__}
-        files.write_json(args.outfile, {"settings": settings, **report})
-        files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
-        with files.replacing(args.outfile.with_suffix(".png")) as temporary:
-            marked = f"SYNTHETIC: {title}" if dataset.info.synthetic else title
-            temporary.write_bytes(evaluation_png(report, dataset.info.classes, marked))
-    print(f"{title}: {headline(report)}")
-    if groups:
-        print(f"  disease or health: {DECIDED[args.group_rule] if args.N else 'the group of the one class of a pass'}")
-    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
-        shown = ", ".join(f"{rate} {percent(row[rate])}" for rate in RATES)
-        print(f"  {of:<18} {shown} ({row['images']} images)")
+        write_report(args, dataset, device, report, title)
+    decided = DECIDED[args.group_rule] if args.N else "the group of the one class of a pass"
+    print(f"{title}: {report_text(report, decided)}")
     if args.outfile is not None:
         print(f"report: {args.outfile}, and .csv, .png beside it")
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises ValueError if flags do not fit each other."""
+    if args.N is not None and not args.noise_sd > 0:
+        raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
+    if args.N is None and args.group_rule is not None:
+        raise ValueError("--group_rule: a single pass has one class, and its group; with --N votes can be summed")
+    if args.denoiser_sd is not None and args.pretrained_denoiser is None:
+        raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
+    if args.outfile is not None and args.outfile.suffix != ".json":
+        raise ValueError(f"--outfile {args.outfile}: must end in .json; .csv and .png are put beside it")
+
+
+def noise_in_words(args: argparse.Namespace) -> str:
+    """The noise of an evaluation, for its title."""
+    if args.N:
+        return f"smoothed with {args.noise_sd:g}, {args.N} draws"
+    return f"noise {args.noise_sd:g}" if args.noise_sd else "no noise"
+
+
+def write_predictions(path: Path, indices: Sequence[int], labels: np.ndarray, predictions: np.ndarray) -> None:
+    """Write a TSV with one line per image."""
+    rows = zip(indices, labels, predictions, labels == predictions, strict=True)
+    lines = ["idx\tlabel\tpredict\tcorrect", *("\t".join(str(int(value)) for value in row) for row in rows)]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def write_report(
+    args: argparse.Namespace, dataset: ImageDataset, device: torch.device, report: dict, title: str
+) -> None:
+    """Write the report as JSON with its settings, as CSV and as a figure."""
+    protocol = dataset.manifest.settings["protocol"]
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    settings |= {"dataset": dataset.name, "protocol": protocol, "manifest": dataset.manifest.digest}
+    settings |= {"synthetic": dataset.info.synthetic, "hardware": hardware(device), "torch": torch.__version__}
+    files.write_json(args.outfile, {"settings": settings, **report})
+    files.write_text(args.outfile.with_suffix(".csv"), to_csv(metric_records(report)))
+    with files.replacing(args.outfile.with_suffix(".png")) as temporary:
+        marked = f"SYNTHETIC: {title}" if dataset.info.synthetic else title
+        temporary.write_bytes(evaluation_png(report, dataset.info.classes, marked))
+
+
+def votes(
+    smoothed: Smooth, dataset: ImageDataset, chosen: Sequence[int], n: int, batch: int, device: torch.device
+) -> np.ndarray:
+    """Votes `[N, K]` of `n` draws for each of the `chosen` images."""
+    places = tqdm(chosen, desc="evaluate", disable=None, leave=False, unit="image")
+    return np.stack([smoothed.sample(dataset[i][0].to(device), n, batch, i) for i in places])
+
+
 def noisy_scores(
-    base_classifier: nn.Module, dataset: ImageDataset, chosen: Sequence[int], noise_sd: float, seed: int, batch: int,
+    base_classifier: nn.Module,
+    dataset: ImageDataset,
+    chosen: Sequence[int],
+    noise_sd: float,
+    seed: int,
+    batch: int,
     device: torch.device,
-) -> Tensor:  # fmt: skip
-    """Float32 logits `[N, K]`, each image under one draw of noise that depends on the seed and its place in the data
-    set alone."""
+) -> Tensor:
+    """Float32 logits `[N, K]` of the `chosen` images, each under one draw of noise. The noise depends only on the seed
+    and on the place of the image in the data set."""
     scores, generators = [], (image_generator(seed, place) for place in chosen)
     for images, _ in tqdm(get_loader(Subset(dataset, chosen), batch), desc="evaluate", disable=None, leave=False):
         noisy = images + noise_sd * normal(images, [next(generators) for _ in images])
@@ -146,11 +201,11 @@ def noisy_scores(
 def answers(
     counts: np.ndarray, groups: Sequence[Sequence[int]], rule: str, alpha: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The answers of the smoothed classifier from votes `[N, K]`, int `[N]` of the classes and of the `groups` (None
-    where there are none), ABSTAIN where undecided at level `alpha`.
+    """The answers of the smoothed classifier from votes `[N, K]`: the classes and the `groups`, int `[N]` each (None
+    without groups), ABSTAIN if undecided at level `alpha`.
 
-    By the rule `vote` the group is the one with significantly more summed votes, and a class that lies outside it, or
-    in none because none won, is not named. By `class` it is the class's group.
+    With rule `vote` the group is the one with significantly more summed votes; if the class lies outside it, or no
+    group won, the class is ABSTAIN. With rule `class` the group is that of the class.
     """
     classes = np.array([decide(row, alpha) for row in counts])
     if not groups:
@@ -164,22 +219,6 @@ def answers(
     sums = np.stack([counts[:, list(members)].sum(axis=1) for members in groups], axis=1)
     won = np.array([decide(row, alpha) for row in sums])
     return np.where(own == won, classes, Smooth.ABSTAIN), won
-
-
-def headline(report: dict) -> str:
-    """What one reads first."""
-    low, high = report["accuracy_interval"]
-    others = [f"balanced {report['balanced_accuracy']:.1%}", f"MCC {report['mcc']:.3f}"]
-    others += [f"AUC {report['macro_auc']:.3f}"] if report.get("macro_auc") is not None else []
-    others += [f"ECE {report['ece']:.3f}"] if "ece" in report else []
-    others += [f"abstained {report['abstained']:.1%}"] if report["abstained"] else []
-    return (
-        f"accuracy {report['accuracy']:.1%} (95% {low:.1%}–{high:.1%}), {', '.join(others)}, {report['images']} images"
-    )
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 if __name__ == "__main__":

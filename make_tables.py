@@ -1,10 +1,11 @@
-"""Turn certification TSVs into tables (CSV, Markdown, LaTeX) and a figure of certified accuracy against radius.
+"""Write tables of certified accuracy (CSV, Markdown, LaTeX) and its figure from certification TSVs.
 
-Reports of evaluate.py become a table of empirical accuracy, a line per pipeline and a column per kind of images.
-
-Examples:
     python make_tables.py --add "no denoiser=runs/none/sigma_0.25.tsv" "AE-DS (ZO)=runs/zo/sigma_0.25.tsv" \\
         --radii 0 0.25 0.5 0.75 --outdir results/tables
+
+With --empirical it writes a table of empirical accuracy from reports of evaluate.py: one line per pipeline, one column
+per kind of images.
+
     python make_tables.py --empirical "DS:clean=runs/clean.json" "DS:PGD=runs/pgd.json" --outdir results/tables
 """
 
@@ -45,8 +46,9 @@ def get_args_parser() -> cli.Parser:
         action="extend",
         default=[],
         metavar="NAME=FILE",
-        help="certification TSVs to compare, ours or published logs; may be repeated, and NAME too, once per sigma. "
-        "Sigma is read from FILE.json or the path (sigma_0.25); where neither says it: NAME=FILE@0.25",
+        help="certification TSVs to compare, ours or published logs. The flag can be repeated; one NAME can have one "
+        "file per sigma. Sigma is read from FILE.json or from the path (sigma_0.25); if neither holds it, write "
+        "NAME=FILE@0.25",
     )
     parser.add_argument(
         "--empirical",
@@ -55,7 +57,7 @@ def get_args_parser() -> cli.Parser:
         action="extend",
         default=[],
         metavar="NAME:IMAGES=FILE",
-        help="reports of evaluate.py (JSON) to lay side by side",
+        help="reports of evaluate.py (JSON) to compare; IMAGES names the column, e.g. clean or PGD",
     )
     parser.add_argument(
         "--radii",
@@ -63,9 +65,9 @@ def get_args_parser() -> cli.Parser:
         nargs="+",
         default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5],
         metavar="R",
-        help="L2 radii of the table's columns, on the pixel scale [0, 1]",
+        help="L2 radii, one column each, on the pixel scale [0, 1]",
     )
-    parser.add_argument("--outdir", type=Path, required=True, metavar="DIR", help="folder to write into")
+    parser.add_argument("--outdir", type=Path, required=True, metavar="DIR", help="folder for the tables and figures")
     parser.add_common_flags()
     return parser
 
@@ -88,44 +90,60 @@ def named_report(text: str) -> tuple[str, str, Path]:
 
 
 def main(args: argparse.Namespace) -> None:
-    # ---- read ----
     if not (args.add or args.empirical):
         raise ValueError("give certification TSVs with --add or reports of evaluate.py with --empirical")
+
+    # ---- read ----
     certifications = arrange([load(name, path, sigma) for name, path, sigma in args.add])
     reports = [(name, images, read_report(path)) for name, images, path in args.empirical]
-    of_reports = [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
-    of_one_split([(each.path, each.settings) for each in certifications] + of_reports)
-    for line in caveats(certifications, args.radii):
+    sources = [(each.path, each.settings) for each in certifications]
+    sources += [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
+    of_one_split(sources)
+    for line in [*caveats(certifications, args.radii), *uneven_columns(reports)]:
         print(f"make_tables.py: warning: {line}", file=sys.stderr)
-    for column in dict.fromkeys(images for _, images, _ in reports):
-        counts = sorted({report["images"] for _, images, report in reports if images == column})
-        if len(counts) > 1:
-            line = f"{column}: reports of different numbers of images ({counts})"
-            print(f"make_tables.py: warning: {line}", file=sys.stderr)
-    synthetic = any(each.is_phantom for each in certifications) or any(
-        report["settings"].get("synthetic") for *_, report in reports
-    )
-    note = SYNTHETIC if synthetic else ""
+    note = SYNTHETIC if is_synthetic(certifications, reports) else ""
 
-    # ---- compute and lay out: all of it, before anything is written ----
+    # ---- compute everything before anything is written ----
     outputs: dict[str, str | bytes] = {}
     if certifications:
         outputs |= certified_outputs(certifications, sorted(set(args.radii)), note)
     if reports:
         records = empirical_records(reports)
         outputs |= laid_out("empirical_accuracy", records, empirical_table(records), [note] if note else [])
+    write(outputs, args.outdir)
 
-    # ---- write ----
+
+def write(outputs: dict[str, str | bytes], outdir: Path) -> None:
+    """Write these files (name → content) into a folder, and print the Markdown tables."""
     for name, content in outputs.items():
-        with files.replacing(args.outdir / name) as partial:
+        with files.replacing(outdir / name) as partial:
             partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    print("\n".join(outputs[name] for name in outputs if name.endswith(".md")))
+    print("\n".join(text for name, text in outputs.items() if name.endswith(".md") and isinstance(text, str)))
     for name in outputs:
-        print(f"wrote {args.outdir / name}")
+        print(f"wrote {outdir / name}")
+
+
+def is_synthetic(certifications: list[Certification], reports: list[tuple[str, str, dict]]) -> bool:
+    """Whether any of the images are phantoms."""
+    return any(each.is_phantom for each in certifications) or any(
+        report["settings"].get("synthetic") for *_, report in reports
+    )
+
+
+def uneven_columns(reports: list[tuple[str, str, dict]]) -> list[str]:
+    """A line for each column whose reports (pipeline, column, report) have different numbers of images."""
+    counts: dict[str, set[int]] = {}
+    for _, column, report in reports:
+        counts.setdefault(column, set()).add(report["images"])
+    return [
+        f"{column}: reports of different numbers of images ({sorted(found)})"
+        for column, found in counts.items()
+        if len(found) > 1
+    ]
 
 
 def certified_outputs(certifications: list[Certification], radii: list[float], note: str) -> dict[str, str | bytes]:
-    """File name → content, for everything that certificates tell."""
+    """File name → content, for the tables and the figure of certificates."""
     accuracy, clinical = certified_accuracy_records(certifications, radii), clinical_records(certifications, radii)
     summary = summary_records(certifications)
     synthetic = [note] if note else []
@@ -141,7 +159,7 @@ def certified_outputs(certifications: list[Certification], radii: list[float], n
 
 
 def laid_out(name: str, records: list[dict], table: Table, notes: list[str]) -> dict[str, str | bytes]:
-    """A table's three files: all digits for machines, the same for people."""
+    """The three files of a table: CSV with all digits, Markdown and LaTeX with rounded ones."""
     return {
         f"{name}.csv": to_csv(records),
         f"{name}.md": to_markdown(table, notes),
@@ -150,25 +168,23 @@ def laid_out(name: str, records: list[dict], table: Table, notes: list[str]) -> 
 
 
 def of_one_split(made: list[tuple[Path, dict]]) -> None:
-    """Raises ValueError if two files with these settings are of different splits of one data set: what is a test image
-    to one, a model of the other may have been trained on."""
-    first: dict[str, tuple[Path, str]] = {}
+    """Raises ValueError if two files with these settings belong to different splits of one data set. A test image of
+    one may be a training image of the other."""
+    first: dict[tuple[str, str | None], tuple[Path, str]] = {}
     for path, settings in made:
-        dataset, manifest = settings.get("dataset"), settings.get("manifest")
+        dataset, manifest, split = (settings.get(key) for key in ("dataset", "manifest", "split"))
         if dataset is None or manifest is None:
             continue
-        split = settings.get("split")
-        of = (
-            dataset,
-            None if split in ("train", "val", "test") else split,
-        )  # attacked images have a manifest of their own
-        other, expected = first.setdefault(of, (path, manifest))
+        attacked = None if split in ("train", "val", "test") else split  # these have a manifest of their own
+        other, expected = first.setdefault((dataset, attacked), (path, manifest))
         if manifest != expected:
-            raise ValueError(f"{path}: is of another split of {dataset} than {other}; a table is of one")
+            raise ValueError(
+                f"{path}: uses another split of {dataset} than {other}; a table can only compare files of one split"
+            )
 
 
 def read_report(path: Path) -> dict:
-    """What evaluate.py wrote. Raises ValueError if it is something else."""
+    """Read a report of evaluate.py. Raises ValueError if the file is something else."""
     report = files.read_json(path)
     needed = {"settings", "accuracy", "accuracy_interval", "images"} <= set(report)
     if not (needed and {"split", "noise_sd"} <= set(report["settings"])):

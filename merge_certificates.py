@@ -1,8 +1,8 @@
-"""Merge the TSVs of all shards of one certification into one, sorted by image.
+"""Merge the TSVs of all shards of one certification into one TSV, sorted by image.
 
-python merge_certificates.py runs/certify_shard_*.tsv --outfile runs/certify.tsv
+    python merge_certificates.py runs/certify_shard_*.tsv --outfile runs/certify.tsv
 
-Refuses a missing, doubled or unfinished shard and shards of runs with different settings.
+Raises an error if a shard is missing, given twice, unfinished, or belongs to a run with other settings.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from common import cli
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
-    parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD.tsv", help="the TSVs of all shards of a run")
-    parser.add_argument("--outfile", type=Path, required=True, help="the merged TSV; settings go to <outfile>.json")
+    parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD.tsv", help="TSVs of all shards of one run")
+    parser.add_argument("--outfile", type=Path, required=True, help="merged TSV; settings go to <outfile>.json")
     parser.add_common_flags()
     return parser
 

@@ -19,9 +19,11 @@ from attacks.smoothed import SmoothedModel, grouped
 from core import ABSTAIN, Smooth, decide
 from models import Pipeline
 
+Model = Callable[[Tensor], Tensor]  # images [B, C, H, W] in [0, 1] → scores [B, K]
+
 
 def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float]]:
-    """("class" or "group", what is certified, radius) of a line of a certification TSV, without abstentions."""
+    """The claims of a line of a certification TSV, without abstentions: ("class" or "group", its index, radius)."""
     found = [("class", int(row["predict"]), float(row["radius"]))]
     if groups and row["group_predict"] in groups:
         found.append(("group", groups.index(row["group_predict"]), float(row["group_radius"])))
@@ -30,9 +32,9 @@ def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """An attacked image at one multiple of the certified radius: the budget `eps`, the L2 length used of it (to six
-    decimals, never down), and the answers there: of the class and of the group, ABSTAIN (-1) where undecided. `again`
-    holds both answers of a second judgement, where the first one changed something that was certified; else None."""
+    """An attacked image at one multiple of the certified radius: the budget `eps`, the L2 length of the perturbation
+    (rounded up to six decimals), and the answers for class and group, ABSTAIN (-1) if undecided. If one of them differs
+    from what was certified, `again` holds both answers of a second judgement; else None."""
 
     multiple: float
     eps: float
@@ -47,15 +49,14 @@ class Attempt:
 class CertificateAttack:
     """`attack(index, image, certified, claim, radius, multiples)` → an Attempt per multiple.
 
-    PGD (L2, `steps`, the strongest of `restarts` runs of which the first starts at the image) on the loss of Salman et
-    al. 2019 over `draws` draws, for the class or for the group (`claim`) that is certified; with `exact` noise the
-    certificate is for 8-bit images, and so are these. `certified` is (class, group), ABSTAIN where there is no
-    certificate.
+    The attack is PGD (L2, `steps`, the strongest of `restarts` runs, of which the first starts at the image) on the
+    loss of Salman et al. 2019 over `draws` draws, against the certified class or group (`claim`). With `exact` noise
+    the certificate is for 8-bit images, so the attacked images have 8 bits too. `certified` is (class, group), ABSTAIN
+    if there is no certificate.
 
-    Judged by PREDICT with `n` draws at level `alpha`: the class by plurality, the group by its summed votes or, under
-    the group rule `class`, as the group of that class. Where this answers something else than `certified`, the same
-    image is judged once more with other draws. `settings` are those of the certificates; the noise of either judge is
-    that of another seed.
+    PREDICT judges the result with `n` draws at level `alpha`: the class by plurality, the group by its summed votes or,
+    with group rule `class`, as the group of that class. If an answer differs from `certified`, the image is judged once
+    more with other draws. `settings` are those of the certificates; each judge uses noise of another seed.
     """
 
     pipeline: Pipeline
@@ -76,7 +77,10 @@ class CertificateAttack:
         shape = (self.pipeline.channels, size, size)
         model = SmoothedModel(base, sigma, self.draws, shape, self.device, self.seed, batch=self.batch)
         self._rule = self.settings.get("group_rule", "vote")
-        self._models = {"class": model, "group": grouped(model, self.groups, self._rule)}
+        self._models: dict[str, Model] = {
+            "class": model,
+            "group": grouped(model, self.groups, self._rule),
+        }
         self._judges = [
             Smooth(base, self.pipeline.num_classes, sigma, self.settings["seed"] + other, self.settings["noise"])
             for other in (1, 2)
@@ -113,7 +117,7 @@ class CertificateAttack:
             )
         ]
 
-    def _strongest(self, model: Callable, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
+    def _strongest(self, model: Model, inputs: Tensor, labels: Tensor, eps: Tensor, names: list[str]) -> Tensor:
         best = pgd(model, inputs, labels, eps, "L2", self.steps)
         for run in range(1, self.restarts):
             starts = [image_generator(self.seed, f"{name} {run}") for name in names]
@@ -137,6 +141,5 @@ class CertificateAttack:
 
 
 def differ(answers: Sequence[int], certified: Sequence[int]) -> bool:
-    """Whether an answer (of the class, of the group) is another one than the certified; ABSTAIN, on either side, is no
-    other answer."""
+    """Whether an answer (class or group) differs from the certified one. ABSTAIN, on either side, never differs."""
     return any(ABSTAIN not in (a, own) and a != own for a, own in zip(answers, certified, strict=True))

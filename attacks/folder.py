@@ -10,8 +10,9 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,9 +67,14 @@ class AttackedFolder(files.Table):
             Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(temporary)
         self.append(split, idx, path.as_posix(), source, label, *others)
 
-    def close(self) -> None:  # type: ignore[override]  # the order of its lines is known here
-        """Close the manifest, its lines in order."""
-        super().close(lambda line: (SPLITS.index(line.split(",")[0]), int(line.split(",")[1])))
+    def close(self, order: Callable[[str], Any] | None = None) -> None:
+        """Close the manifest, its lines sorted by split and index."""
+        super().close(order or _place)
+
+
+def _place(line: str) -> tuple[int, int]:
+    split, index, *_ = line.split(",")
+    return SPLITS.index(split), int(index)
 
 
 def _goes_on(manifest: Path, settings: dict) -> bool:

@@ -1,10 +1,10 @@
-"""The denoisers that were tried for the default, side by side in one run: parameters, operations, time per image.
+"""Compare the denoisers that were tried for the default in one run: parameters, operations, time per image.
 
     python -m benchmarks.denoisers --outfile results/benchmarks/denoisers/time_64.json
 
-Each is timed as certification runs it (frozen, channels-last), in bfloat16 and in float32, and in training (forward and
-backward, 32 images), in rounds in which everybody has a turn; the fastest counts, and ratios are to the first. What
-they learn in equal time: results/benchmarks/denoisers.md.
+Each network is timed as certification runs it (frozen, channels-last), in bfloat16 and in float32, and in training
+(forward and backward, 32 images). In each round every network is timed once; the fastest time counts, and ratios are to
+the first network. What they learn in equal time: results/benchmarks/denoisers.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.passes import milliseconds
 from common import cli, files
 from models import autocast, bf16_is_fast, frozen, hardware, load_model, prepare, select_device
-from models.denoisers import NAFBlock, NAFNet, NAFNet4
+from models.denoisers import NAFBlock, NAFNet, NAFNet4, zeroed
 
 SIGMA = 0.5
 TRAINED = 32  # images of a training step
@@ -38,14 +38,14 @@ def zero(convolution: nn.Conv2d) -> None:
 
 
 class Dense(nn.Module):
-    """A residual block of two 3×3 convolutions with a ReLU between them, which starts as the identity; no norm (Lim et
-    al. 2017, EDSR), or batch norms, which fold away."""
+    """A residual block of two 3×3 convolutions with a ReLU between them, which starts as the identity. It has no norm
+    (Lim et al. 2017, EDSR) or a batch norm, which is folded into the convolution for inference."""
 
     def __init__(self, width: int, norm: bool = False) -> None:
         super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
         self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
-        zero(self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.norm(self.conv1(x)), inplace=True))
@@ -58,8 +58,7 @@ class GatedDense(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(1, width)
         self.mix = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.project = nn.Conv2d(width, width, 1)
-        zero(self.project)
+        self.project = zeroed(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.mix(self.norm(x)).chunk(2, dim=1)
@@ -73,8 +72,7 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.norm = nn.GroupNorm(1, width)
-        self.expand, self.project = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
-        zero(self.project)
+        self.expand, self.project = nn.Conv2d(width, 2 * width, 1), zeroed(nn.Conv2d(2 * width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(F.relu(self.expand(self.norm(self.depthwise(x))), inplace=True))
@@ -122,16 +120,21 @@ def get_args_parser() -> cli.Parser:
         nargs="+",
         default=list(CANDIDATES),
         metavar="NAME",
-        help=f"of {'; '.join(CANDIDATES)} (default: all)",
+        help=f"networks to compare, out of: {'; '.join(CANDIDATES)} (default: all)",
     )
-    parser.add_argument("--classifier", type=Path, help="a checkpoint: also time each denoiser with it behind")
-    parser.add_argument("--image_size", type=cli.positive_int, default=64)
-    parser.add_argument("--batch", type=cli.positive_int, default=128, help="images of a pass")
-    parser.add_argument("--rounds", type=cli.positive_int, default=5, help="in which everybody has a turn")
+    parser.add_argument("--classifier", type=Path, help="checkpoint; also time each denoiser in front of it")
+    parser.add_argument("--image_size", type=cli.positive_int, default=64, help="input size in pixels")
+    parser.add_argument("--batch", type=cli.positive_int, default=128, help="images per forward pass")
     parser.add_argument(
-        "--seconds", type=cli.positive_float, default=0.2, help="of a turn, or three runs; the fastest counts"
+        "--rounds", type=cli.positive_int, default=5, help="rounds; in each, every network is timed once"
     )
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file")
+    parser.add_argument(
+        "--seconds",
+        type=cli.positive_float,
+        default=0.2,
+        help="seconds per timing, at least three passes; the fastest counts",
+    )
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file to write")
     parser.add_common_flags()
     return parser
 
@@ -139,7 +142,7 @@ def get_args_parser() -> cli.Parser:
 def passes(
     build: Callable[[], nn.Module], classifier: Callable[[Tensor], Tensor] | None, images: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """What is timed of a network, by name: alone, with a `classifier` behind it, in training."""
+    """What is timed of a network, by name: the network alone, with a `classifier` behind it, and in training."""
     kept, trained = frozen(prepare(build(), images.device)), prepare(build(), images.device).train()
 
     @torch.inference_mode()

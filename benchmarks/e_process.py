@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import betaincc, betaln, ndtr, ndtri, xlog1py, xlogy
 
 from smoothing.bounds import lower_confidence_bound, upper_confidence_bound
-from smoothing.rules import ABSTAIN, Certificate, Hypothesis, Question, choose, reaches, top_radius
+from smoothing.rules import ABSTAIN, Certificate, Question, choose, reaches, top_radius
 
 FUTILE, LOOK, LAST_LOOK = 1e-3, 64, 0.75
 
@@ -67,9 +67,9 @@ class _EProcess:
         if n == rule.n or all(self._settled(claim, found, n, proved[claim], hoped[claim]) for claim in proved):
             radius, group_radius = proved["top"], proved.get("group", 0.0)
             return Certificate(
-                self.hypothesis.top if radius > 0 else ABSTAIN,
+                self.top if radius > 0 else ABSTAIN,
                 radius,
-                self.hypothesis.group if group_radius > 0 else ABSTAIN,
+                self.group if self.group is not None and group_radius > 0 else ABSTAIN,
                 group_radius,
                 self.n0 + n,
                 "runner_up" if self.runner_up else "top",
@@ -79,14 +79,13 @@ class _EProcess:
 
     def _begin(self, pilot: np.ndarray) -> None:
         rule, alpha = self.rule, self.rule.question.alpha
-        found = choose(pilot, rule.question)
-        self.hypothesis = Hypothesis(int(pilot.argmax()), found.group)
+        self.top, self.group = int(pilot.argmax()), choose(pilot, rule.question).group
         self.runner_up = False
         if len(pilot) > 2:
             doubtful = pilot.astype(float)
             doubtful[int(np.argsort(pilot, kind="stable")[-2])] += 0.5
             expected = np.rint(doubtful / doubtful.sum() * rule.n).astype(int)
-            expected[self.hypothesis.top] += rule.n - expected.sum()
+            expected[self.top] += rule.n - expected.sum()
             plain = self._fixed(expected, alpha)
             self.runner_up = True
             self.runner_up = self._fixed(expected, alpha) > plain
@@ -101,12 +100,11 @@ class _EProcess:
         self.counts, self.wants = np.zeros_like(pilot), min(LOOK, rule.n)
 
     def _events(self, counts: np.ndarray) -> dict[str, int]:
-        top = self.hypothesis.top
-        found = {"top": int(counts[top])}
+        found = {"top": int(counts[self.top])}
         if self.runner_up:
-            found["not_b"] = int(counts.sum() - np.delete(counts, top).max())
-        if self.hypothesis.group is not None:
-            found["group"] = int(counts[list(self.rule.question.groups[self.hypothesis.group])].sum())
+            found["not_b"] = int(counts.sum() - np.delete(counts, self.top).max())
+        if self.group is not None:
+            found["group"] = int(counts[list(self.rule.question.groups[self.group])].sum())
         return found
 
     def _radii(self, bounds: dict[str, float]) -> dict[str, float]:

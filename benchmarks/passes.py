@@ -1,4 +1,4 @@
-"""One forward pass of a base classifier: what it costs with each lever, and what the hardware could do at best."""
+"""The cost of one forward pass of a base classifier: with each lever, and at the limit of the hardware."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from models import DenoisedClassifier, autocast, folded, frozen
 
 @dataclasses.dataclass(frozen=True)
 class Levers:
-    """How a pass is made. The defaults are the published one."""
+    """The ways to make a pass faster. The defaults are the published pass."""
 
     batch: int
     layout: torch.memory_format = torch.contiguous_format
@@ -26,7 +27,7 @@ class Levers:
     compiled: bool = False
 
     def put_on(self, base: nn.Module) -> Callable[[Tensor], Tensor]:
-        """`base` (left as it is) as these levers run it."""
+        """A function that runs a copy of `base` with these levers."""
 
         def faster(net: nn.Module) -> nn.Module:
             net = frozen(net) if self.small_maps else folded(net) if self.fold else net
@@ -46,9 +47,10 @@ class Levers:
 
 
 def milliseconds(run: Callable[[], object], seconds: float) -> float:
-    """Of the fastest run that fits into `seconds`, or of three, after one that warms up and compiles."""
+    """The time of the fastest run. One run warms up and compiles; then runs are timed for `seconds`, at least three."""
     run()
-    times, until = [], time.perf_counter() + seconds
+    times: list[float] = []
+    until = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < until:
         began = time.perf_counter()
         run()
@@ -59,19 +61,27 @@ def milliseconds(run: Callable[[], object], seconds: float) -> float:
 def milliseconds_per_draw(
     base: Callable[[Tensor], Tensor], shape: Sequence[int], levers: Levers, device: torch.device, seconds: float
 ) -> float:
-    """The best of the passes of `base` that fit into `seconds`, over random images of `shape` `[C, H, W]`."""
+    """The time per draw of the fastest pass of `base`, timed for `seconds` on random images `[C, H, W]` = `shape`."""
     x = torch.rand(levers.batch, *shape, device=device).contiguous(memory_format=levers.layout)
     with torch.inference_mode():
         return milliseconds(lambda: base(x).argmax(1).cpu(), seconds) / levers.batch
 
 
 def time_levers(
-    base: nn.Module, shape: Sequence[int], device: torch.device, published: float, published_batch: int, batch: int,
-    amp: bool, compiled: bool, seconds: float,
-) -> list[dict]:  # fmt: skip
-    """ms per draw of the `published` pass as it was measured, of each lever alone, and with the ones before it. On the
-    CPU the process keeps its freed memory by now, in all rows but the first: that cannot be undone."""
-    changes = {
+    base: nn.Module,
+    shape: Sequence[int],
+    device: torch.device,
+    published: float,
+    published_batch: int,
+    batch: int,
+    amp: bool,
+    compiled: bool,
+    seconds: float,
+) -> list[dict]:
+    """Milliseconds per draw of the `published` pass (as measured before), of each lever alone, and of each lever
+    together with those before it. On the CPU all rows but the first are measured in a process that keeps its freed
+    memory, because that cannot be undone."""
+    changes: dict[str, dict[str, Any]] = {
         "channels-last": {"layout": torch.channels_last},
         **({"bfloat16": {"amp": True}} if amp else {}),
         f"batch {batch}": {"batch": batch},
@@ -98,7 +108,7 @@ def time_levers(
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product: what the hardware can do at best."""
+    """Floating-point operations per second of a large matrix product, the most that the hardware can do."""
     size = 2048 if device.type == "cpu" else 8192
     a, best = torch.rand(size, size, device=device, dtype=dtype), float("inf")
     for _ in range(10):
@@ -110,7 +120,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 def hardware_limit(base: Callable[[Tensor], Tensor], image: Tensor, dtype: torch.dtype) -> dict[str, float]:
     """The operations of `base` for one `image` `[1, C, H, W]`, the peak of the hardware in `dtype`, and the least
-    milliseconds that makes."""
+    milliseconds that follow from them."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         base(image)
     flops, peak = counter.get_total_flops(), peak_flops(image.device, dtype)

@@ -1,10 +1,10 @@
-"""Stopping rules side by side on images whose votes were counted: draws per image, certified accuracy, sensitivity.
+"""Compare stopping rules on images whose votes were counted: draws per image, certified accuracy, sensitivity.
 
     python -m benchmarks.stopping_rules --votes results/replay/votes/*.tsv --outfile results/replay/replay.json
 
-A file of --votes has a line per image, `idx label` and the votes of each class, and settings beside it (sigma, groups).
-In each replay an image's probabilities are drawn from their posterior given its votes (Dirichlet, prior 1/K per class)
-and a rule is run on draws with these probabilities. Rules:
+A file of --votes has one line per image: `idx label` and the votes of each class. Its settings (sigma, groups) are
+beside it. In each replay the class probabilities of an image are drawn from their posterior given its votes (Dirichlet,
+prior 1/K per class), and a rule is run on draws with these probabilities. Rules:
 
 - published: n draws, p_A alone (Cohen et al. 2019);
 - all draws: n draws, the margin bound;
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -52,11 +53,11 @@ RULES = {"published": FixedDraws, "all draws": AllDraws, "version 1": EProcessDr
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, goes_on=False)
-    parser.add_argument("--votes", type=Path, nargs="+", required=True, metavar="TSV", help="counted votes")
-    parser.add_argument("--N0", type=cli.positive_int, default=100, help="draws that choose the class (default 100)")
-    parser.add_argument("--alpha", type=cli.probability, default=0.001, help="failure probability (default 0.001)")
-    parser.add_argument("--replays", type=cli.positive_int, default=10, help="replays of each image (default 10)")
-    parser.add_argument("--outfile", type=Path, required=True, help="the JSON file; a table is put beside it as .md")
+    parser.add_argument("--votes", type=Path, nargs="+", required=True, metavar="TSV", help="TSVs of counted votes")
+    parser.add_argument("--N0", type=cli.positive_int, default=100, help="draws per image that choose the class")
+    parser.add_argument("--alpha", type=cli.probability, default=0.001, help="failure probability per image")
+    parser.add_argument("--replays", type=cli.positive_int, default=10, help="replays of each image")
+    parser.add_argument("--outfile", type=Path, required=True, help="JSON file; a table is written beside it as .md")
     parser.add_common_flags()
     return parser
 
@@ -70,8 +71,8 @@ def run(rule: Rule, p: np.ndarray, n0: int, rng: np.random.Generator) -> Certifi
 
 
 def replay(votes: np.ndarray, labels: np.ndarray, groups: tuple, case: tuple, args: argparse.Namespace) -> dict:
-    """Of each rule: draws per image, and in % certified accuracy and the share of images certified in their own group,
-    at each radius."""
+    """For each rule: draws per image; and at each radius certified accuracy and the share of images that are certified
+    to be in their own group, both in %."""
     sigma, n, radii = case
     question, found = Question(sigma, args.alpha, groups), {}
     for name, make in RULES.items():
@@ -97,9 +98,11 @@ def replay(votes: np.ndarray, labels: np.ndarray, groups: tuple, case: tuple, ar
 
 
 def main(args: argparse.Namespace) -> None:
-    tables = {path: (np.loadtxt(path, dtype=int, skiprows=1), files.read_json(files.settings_path(path)))
-              for path in args.votes}  # fmt: skip
-    result = {
+    tables = {
+        path: (np.loadtxt(path, dtype=int, skiprows=1), files.read_json(files.settings_path(path)))
+        for path in args.votes
+    }
+    result: dict[str, Any] = {
         "settings": {key: str(value) for key, value in vars(args).items()},
         "hardware": hardware("cpu"),
         "cases": [],

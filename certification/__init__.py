@@ -1,1 +1,1 @@
-"""Certification as it is run: of a split into a resumable TSV, of single image files, shards and their merging."""
+"""Run a certification: of a split, into a TSV that can be resumed and merged from shards; or of single image files."""

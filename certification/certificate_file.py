@@ -1,21 +1,22 @@
-"""The TSV that a certification writes: begun, continued after any interruption, merged from shards.
+"""The TSV of a certification: write it, resume it after an interruption, merge it from shards.
 
-Settings lie beside it in `<file>.json`. A line is written as soon as its image is done; a run that is killed, in the
-middle of a line even, goes on with the same command, and nothing is lost or there twice.
+Its settings are in `<file>.json`. A line is written as soon as its image is done. If a run is killed, even in the
+middle of a line, the same command resumes it; no image is lost or certified twice.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from common import files
 from evaluation.certificates import ASSUMED, COLUMNS, read_rows, wanted_indices
 
-# What may differ between the run that began a TSV and the one that goes on with it, or between shards. Whether all
-# images are grey depends on how many there are.
+# Settings that may differ between the run that began a TSV and the run that resumes it, or between shards. Of them
+# `grey_as_rgb` depends on the number of images.
 NOT_COMPARED = {
     "classifier",
     "denoiser",
@@ -32,12 +33,12 @@ NOT_COMPARED = {
 
 
 class CertificateFile(files.Table):
-    """Opens `path` for appending. `done` holds the indices that are in it already.
+    """Opens `path` for appending. `done` holds the indices of the images that it already has.
 
     `extra` names the columns to the right of the six standard ones. `seeds_tried` in the settings holds every seed
-    under which this file was ever begun, as long as its settings are not deleted too. Raises ValueError if `path` was
-    made with other settings (a file of an older version: with its rule and noise, `ASSUMED`) or columns, holds images
-    that are not asked for, or has no settings beside it.
+    under which this file was ever begun, unless its settings were deleted too. Raises ValueError if `path` was made
+    with other settings or columns, holds images that this run leaves out, or has no settings beside it. The settings of
+    older versions do not name rule and noise; `ASSUMED` does.
     """
 
     def __init__(self, path: Path, settings: dict, extra: Sequence[str] = ()) -> None:
@@ -46,37 +47,37 @@ class CertificateFile(files.Table):
         others = self.done - set(wanted_indices(settings))
         if others:
             self._stream.close()
-            raise ValueError(f"--outfile {path}: holds image {min(others)}, which --skip, --max and --shard leave out; "
-                             "name another file")  # fmt: skip
+            raise ValueError(
+                f"--outfile {path}: holds image {min(others)}, which --skip, --max and --shard leave out; "
+                "name another file"
+            )
         if any(self.before[key] != settings[key] for key in ("skip", "end")):
             self.renew_settings()  # even if this run finds everything done: `merge` compares what was wanted
 
     def _inherit(self, before: dict) -> None:
         self._settings |= seeds_tried(before, self._settings)
 
-    def close(self) -> None:
+    def close(self, order: Callable[[str], Any] | None = None) -> None:
         """Close the file and, if images were finished out of order, sort it by index."""
-        super().close(_index)
+        super().close(order or _index)
 
 
 def seeds_tried(*runs: dict) -> dict[str, list[int]]:
-    """The setting `seeds_tried` of a file that these `runs` (their settings) wrote, the oldest first; {} where none
-    tells a seed."""
+    """The setting `seeds_tried` of a file that the runs with these settings wrote, the oldest first; {} if none of them
+    names a seed."""
     each = (run.get("seeds_tried", [run["seed"]] if "seed" in run else []) for run in runs)
     found = list(dict.fromkeys(itertools.chain.from_iterable(each)))
     return {"seeds_tried": found} if found else {}
 
 
 def shard_of_launcher() -> tuple[int, int] | None:
-    """(rank, world size) as torchrun sets them. Raises ValueError if only one of them is there."""
-    given = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE")]
-    if given == [None, None]:
+    """(rank, world size) as torchrun sets them; None without torchrun. Raises ValueError if only one is set."""
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and size is None:
         return None
-    if not all(value and value.isdecimal() for value in given) or int(given[0]) >= int(given[1]):
-        raise ValueError(
-            f"RANK and WORLD_SIZE are {given[0]} and {given[1]}: torchrun sets both, 0 <= RANK < WORLD_SIZE"
-        )
-    return int(given[0]), int(given[1])
+    if not (rank and size and rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ValueError(f"RANK and WORLD_SIZE are {rank} and {size}: torchrun sets both, 0 <= RANK < WORLD_SIZE")
+    return int(rank), int(size)
 
 
 def shard_path(path: Path, shard: tuple[int, int]) -> Path:
@@ -85,51 +86,61 @@ def shard_path(path: Path, shard: tuple[int, int]) -> Path:
 
 
 def merge(paths: Sequence[Path], outfile: Path) -> int:
-    """Merge the TSVs of all shards of one run into `outfile`, sorted by index; returns the number of images.
+    """Merge the TSVs of all shards of one run into `outfile`, sorted by index; return the number of images.
 
-    Raises ValueError if a shard is missing, there twice, unfinished or of a run with other settings.
+    Raises ValueError if a shard is missing, given twice, unfinished, or belongs to a run with other settings.
     """
     if outfile.resolve() in [path.resolve() for path in paths]:
         raise ValueError(f"--outfile {outfile}: is one of the shards")
-    first: dict | None = None
     beside_outfile = files.settings_path(outfile)
-    tried = [files.read_json(beside_outfile)] if beside_outfile.is_file() else []
+    before = [files.read_json(beside_outfile)] if beside_outfile.is_file() else []
+    header, lines = "", []
+    runs: list[dict] = []  # the settings of the shards
     seen: dict[int, Path] = {}
-    lines: list[str] = []
     for path in paths:
-        beside = files.settings_path(path)
-        if not (path.is_file() and beside.is_file()):
-            raise FileNotFoundError(f"{path if beside.is_file() else beside} is missing")
-        settings = {**ASSUMED, **files.read_json(beside)}
-        if "/" not in str(settings.get("shard")):
-            raise ValueError(f"{path}: is not a shard (its settings name none)")
-        first = first or settings
-        what = files.differences(first, settings, NOT_COMPARED) or _run_differs(first, settings)
-        if what:
-            raise ValueError(f"{path}: is of another run than {paths[0]}: {what}")
+        settings = _settings_of_shard(path)
+        runs.append(settings)
+        if what := files.differences(runs[0], settings, NOT_COMPARED) or _run_differs(runs[0], settings):
+            raise ValueError(f"{path}: belongs to another run than {paths[0]}: {what}")
         number = int(settings["shard"].partition("/")[0])
         if number in seen:
             raise ValueError(f"{path}: shard {settings['shard']} is already {seen[number]}")
         seen[number] = path
-        tried.append(settings)
-        rows, torn = read_rows(path, may_be_empty=True)
-        wanted, found = set(wanted_indices(settings)), set(rows["idx"].tolist())
-        if torn or wanted - found:
-            raise ValueError(f"{path}: is unfinished (idx {min(wanted - found, default='?')}); run its command again")
-        if found - wanted:
-            raise ValueError(f"{path}: also holds images of another run (idx {min(found - wanted)}), one with another "
-                             "--skip or --max; name another --outfile")  # fmt: skip
+        _check_finished(path, settings)
         header, *own = path.read_text(encoding="utf-8").splitlines(keepends=True)
         lines += own
-    count = int(first["shard"].partition("/")[2])
-    if len(seen) < count:
-        gaps = ", ".join(f"{i}/{count}" for i in range(count) if i not in seen)
-        raise ValueError(f"shards are missing: {gaps}")
+    count = int(runs[0]["shard"].partition("/")[2])
+    if missing := [f"{i}/{count}" for i in range(count) if i not in seen]:
+        raise ValueError(f"shards are missing: {', '.join(missing)}")
     # Both are whole before either takes its place; where the settings cannot, the old table stays.
     with files.replacing(outfile) as table, files.replacing(beside_outfile) as settings_of_it:
         table.write_text("".join([header, *sorted(lines, key=_index)]), encoding="utf-8", newline="")
-        files.write_json(settings_of_it, {**first, "shard": None, **seeds_tried(*tried)})
+        files.write_json(settings_of_it, {**runs[0], "shard": None, **seeds_tried(*before, *runs)})
     return len(lines)
+
+
+def _settings_of_shard(path: Path) -> dict:
+    """The settings beside a shard. Raises FileNotFoundError if it or they are missing, ValueError if it is no shard."""
+    beside = files.settings_path(path)
+    if not (path.is_file() and beside.is_file()):
+        raise FileNotFoundError(f"{path if beside.is_file() else beside} is missing")
+    settings = {**ASSUMED, **files.read_json(beside)}
+    if "/" not in str(settings.get("shard")):
+        raise ValueError(f"{path}: is not a shard (its settings name none)")
+    return settings
+
+
+def _check_finished(path: Path, settings: dict) -> None:
+    """Raises ValueError unless a shard holds all images that its settings name, and no others."""
+    rows, torn = read_rows(path, may_be_empty=True)
+    wanted, found = set(wanted_indices(settings)), set(rows["idx"].tolist())
+    if torn or wanted - found:
+        raise ValueError(f"{path}: is unfinished (idx {min(wanted - found, default='?')}); run its command again")
+    if found - wanted:
+        raise ValueError(
+            f"{path}: also holds images of another run (idx {min(found - wanted)}), which had another --skip or --max; "
+            "name another --outfile"
+        )
 
 
 def _run_differs(a: dict, b: dict) -> str:

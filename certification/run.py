@@ -1,4 +1,4 @@
-"""Certify the images of a split into a TSV, or single image files into a table."""
+"""Certify the images of a split into a TSV, or single image files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORTH_A_TRIAL = 20_000  # draws; the trial of batch sizes takes some hundreds
 def certify(
     pipeline: Pipeline, info: DatasetInfo, settings: dict, images: Iterable[tuple[int, torch.Tensor]], count: int
 ) -> Iterator[tuple[int, Certificate]]:
-    """(index, image) → (index, certificate), as the settings say, of `count` images."""
+    """Certify `count` images, given as (index, image), with these settings; yield (index, certificate)."""
     base_classifier = pipeline.at(settings["sigma"], settings["amp"], settings["compile"])
     smoothed = Smooth(base_classifier, pipeline.num_classes, settings["sigma"], settings["seed"], settings["noise"])
     batch = settings["batch"]
@@ -37,7 +37,7 @@ def certify(
         or isinstance(pipeline.classifier, QueriedClassifier)
         or count * (settings["N0"] + settings["N"]) < WORTH_A_TRIAL
     ):
-        batch = 64  # trying others would cost compilations, queries or, where there is little to do, more than it gains
+        batch = 64  # a trial would cost compilations or queries, or with few draws more time than it saves
     elif batch is None:
         shape = pipeline.channels, pipeline.image_size, pipeline.image_size
         batch = fastest_batch(base_classifier, shape, torch.device(settings["device"]))
@@ -55,12 +55,12 @@ def certify(
 
 
 def is_grey(image: torch.Tensor) -> bool:
-    """Whether an image `[C, H, W]` is a grey one stored as RGB: three equal channels."""
+    """Whether an image `[C, H, W]` is grey but stored as RGB: it has three equal channels."""
     return len(image) == 3 and bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def all_grey(dataset: ImageDataset, settings: dict) -> bool:
-    """Whether `is_grey` holds for all images that a run with these settings certifies, those of all its shards."""
+    """Whether `is_grey` holds for all images that a run with these settings certifies, in all its shards."""
     whole = wanted_indices(settings | {"shard": None})
     return all(is_grey(dataset[dataset.place(index)][0]) for index in whole)
 
@@ -68,7 +68,7 @@ def all_grey(dataset: ImageDataset, settings: dict) -> bool:
 def certify_dataset(
     pipeline: Pipeline, dataset: ImageDataset, settings: dict, outfile: Path, device: torch.device
 ) -> None:
-    """Certify the images that `outfile` lacks, appending a line for each as soon as it is done."""
+    """Certify the images that `outfile` lacks. Append a line for each image as soon as it is done."""
     groups = dataset.info.groups
     group_of = {label: name for name, labels in groups.items() for label in labels}
     extra = ["draws", "bound", *(["group_label", "group_predict", "group_radius"] if groups else []), "votes"]
@@ -78,8 +78,16 @@ def certify_dataset(
     certificates = certify(pipeline, dataset.info, settings, images, len(wanted))
 
     def line(index: int, label: int, found: Certificate) -> list:
-        values = [index, label, found.prediction, shown(found.radius), int(found.prediction == label),
-                  format_time(found.seconds), found.draws, found.bound]  # fmt: skip
+        values = [
+            index,
+            label,
+            found.prediction,
+            shown(found.radius),
+            int(found.prediction == label),
+            format_time(found.seconds),
+            found.draws,
+            found.bound,
+        ]
         if groups:
             values += [group_of[label], name_of(found.group, list(groups)), shown(found.group_radius)]
         return [*values, ",".join(map(str, found.votes))]
@@ -103,11 +111,11 @@ def certify_dataset(
 def certify_files(
     pipeline: Pipeline, info: DatasetInfo, settings: dict, paths: Sequence[Path], device: torch.device
 ) -> list[dict]:
-    """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, its radius, draws,
+    """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, group radius, draws,
     and the votes after the pilot; if `grey_as_rgb`, both radii also on the grey image behind the three equal channels.
 
-    -1 stands for ABSTAIN. The noise of a file depends on the seed and on its pixels, not on which other files are
-    named: under one seed a file has one answer, wherever it lies, and two images have noise of their own.
+    -1 stands for ABSTAIN. The noise of a file depends only on the seed and on its pixels, not on the other files. So
+    with one seed a file always has the same answer, and two different images have independent noise.
     """
     found = [with_slice(path) for path in find_images(paths)]
     takes = pipeline.image_size, pipeline.channels, info.fit
@@ -154,7 +162,7 @@ def name_of(index: int, names: Sequence[str]) -> str | int:
 
 
 def shown(radius: float) -> str:
-    """Rounded down: a radius that is too large by half a digit is not proved."""
+    """A radius as text, rounded down: one that is too large by half a digit is not proved."""
     return f"{round_down(radius):.6f}"
 
 

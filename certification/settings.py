@@ -1,4 +1,4 @@
-"""The settings that are kept beside certificates: all that these depend on, and how they were made."""
+"""The settings beside certificates: everything that the certificates depend on, and how they were made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from smoothing.rules import RULE_VERSION
 
 
 def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, device: torch.device) -> dict:
-    """What the flags of AE_DS_verify.py, the networks and this machine say; sigma and the images are not in it."""
+    """The settings that follow from the flags of AE_DS_verify.py, the networks and this machine, without sigma and the
+    images."""
     if args.radius_tol is not None:
         method = {"method": "planned", "radius_tol": args.radius_tol}
     else:
@@ -40,7 +41,8 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, de
         "amp": amp,
         "compile": args.compile,
         "device": device.type,
-        # Compared: another GPU draws other noise, other instructions round bfloat16 otherwise.
+        # These must agree when a run resumes: another GPU draws other noise, and other instructions round bfloat16
+        # differently.
         **({"gpu": hardware(device)} if device.type == "cuda" else {}),
         **({"instruction_set": instruction_set(device)} if device.type == "cpu" and amp else {}),
         "classifier": str(args.classifier),

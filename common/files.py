@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 if sys.platform != "win32":
     import fcntl
@@ -22,7 +22,7 @@ if sys.platform != "win32":
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it onto `path` if the block succeeds, delete it if not.
 
-    A reader therefore sees the old file or the whole new one. Missing parent folders are made.
+    So a reader sees either the old file or the complete new one. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +39,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` (UTF-8) to `path`, wholly or not at all."""
+    """Write `text` (UTF-8) to `path`, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, content: dict) -> None:
-    """Write `content` as indented JSON, wholly or not at all."""
+    """Write `content` as indented JSON, completely or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
@@ -61,13 +61,13 @@ def read_json(path: Path | str) -> dict:
 
 
 class Table:
-    """A table that grows by whole lines (`.csv`: with commas, else with tabs) and goes on after any interruption; what
-    it was made with lies beside it in `<file>.json`.
+    """A table (`.csv`: separated by commas, else by tabs) that is written line by line and resumes after any
+    interruption. Its settings are in `<file>.json`.
 
-    `rows` holds the lines that were there already, as dicts of text, `before` the settings beside them. What settings
-    do not tell is as `assumed` says: files of older versions lack some. Raises ValueError, naming the file as `what`,
-    if it was made with other `settings` (those in `not_compared` apart) or columns, has no settings beside it, or
-    another run is writing it at this moment.
+    `rows` holds the lines that already exist, as dicts of text, and `before` their settings. Files of older versions
+    lack some settings; `assumed` gives their values. Raises ValueError, which calls the file `what`, if the table was
+    made with other `settings` (except those in `not_compared`) or columns, has no settings beside it, or if another run
+    is writing it at this moment.
     """
 
     def __init__(
@@ -83,10 +83,11 @@ class Table:
         self.path, self._separator = path, "," if path.suffix == ".csv" else "\t"
         self._settings, self._assumed = json.loads(json.dumps(settings)), assumed or {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Before anything is looked at: of two runs that begin a table at once, one must go.
-        self._stream, new = _open_locked(path)
-        if self._stream is None:
+        # Before anything is read: if two runs begin a table at the same time, one must stop.
+        stream, new = _open_locked(path)
+        if stream is None:
             raise ValueError(f"{what} {path}: another run is writing it; wait for its end or {cure}")
+        self._stream = stream
         try:
             self._open(new, self._line(columns), settings_path(path), not_compared, f"{what} {path}", cure)
         except BaseException:
@@ -95,8 +96,7 @@ class Table:
         self._stale = self.before != {**self._assumed, **self._settings}
 
     def _open(self, new: bool, header: str, beside: Path, not_compared: Collection[str], what: str, cure: str) -> None:
-        """Begin the table, or read what is there. A torn last line is cut off; a file that lost even its header gets it
-        back."""
+        """Begin the table, or read it. A torn last line is cut off; a missing header is written."""
         *whole, torn = self.path.read_bytes().split(b"\n")
         lines = [line.decode() for line in whole]
         told = read_json(beside) if beside.is_file() else None
@@ -120,29 +120,29 @@ class Table:
         self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
 
     def _inherit(self, before: dict) -> None:
-        """Take into the settings what must outlast those that lay beside the table before ({}: none), even where the
-        table itself was deleted and is begun anew. Nothing, unless a subclass knows of something."""
+        """Take over into the settings what must be kept of the settings `before` ({}: there were none), even if the
+        table itself was deleted and is begun again. Does nothing unless a subclass overrides it."""
 
     def append(self, *values: object) -> None:
-        """Write a line, all of it or (when killed) a torn one that the next run cuts off."""
+        """Write a line. If the process is killed, the line may be torn; the next run then cuts it off."""
         self.renew_settings()
         self._stream.write(self._line(values))
         self._stream.flush()
 
     def renew_settings(self) -> None:
-        """Let the settings beside the table be this run's; the first line that it appends does so."""
+        """Replace the settings beside the table by those of this run. Its first `append` does so."""
         if self._stale:
             write_json(settings_path(self.path), self._settings)
             self._stale = False
 
-    def close(self, order: Callable[[str], object]) -> None:
-        """Close the file and, if lines were finished out of `order` (their key), sort them.
+    def close(self, order: Callable[[str], Any]) -> None:
+        """Close the file. If its lines are not in `order` (a sort key), sort them.
 
-        The lock is held until the sorted file lies in place of the old one: a line that another run appended in between
-        would be lost. Who had opened the old file before and locks it after finds that it is no longer the one at this
-        path (`_open_locked`).
+        The lock is held until the sorted file has replaced the old one. Otherwise a line that another run appends in
+        between would be lost. A run that opened the old file before, and locks it afterwards, finds that it is no
+        longer the file at this path (`_open_locked`).
         """
-        if fcntl is None:  # Windows: there is no lock to hold, and a file that is open cannot be replaced
+        if sys.platform == "win32":  # there is no lock to hold, and a file that is open cannot be replaced
             self._stream.close()
         try:
             header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -159,10 +159,10 @@ class Table:
 
 
 def _open_locked(path: Path) -> tuple[IO[str] | None, bool]:
-    """`path`, opened for appending and locked, or None where another run holds it; and whether it was made just now.
+    """`path`, opened for appending and locked, or None if another run holds it; and whether it was created just now.
 
-    A lock is on the file, not on its name: between opening and locking, whoever held it may have put a sorted copy in
-    its place. What would be written to the old file then, nobody would ever read, so the new one is opened.
+    A lock belongs to the file, not to its name. Between opening and locking, the run that held the lock may have
+    replaced the file by a sorted copy. Lines written to the old file would be lost, so the new one is opened.
     """
     while True:
         new = not path.is_file()
@@ -176,7 +176,7 @@ def _open_locked(path: Path) -> tuple[IO[str] | None, bool]:
 
 
 def _lock(stream: IO) -> bool:
-    """Whether this process is now the only one that holds the open file; where there are no locks it always is."""
+    """Whether this process now holds the lock on the open file. Without locks it always does."""
     try:
         if sys.platform != "win32":
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,7 +193,7 @@ def settings_path(path: Path) -> Path:
 
 
 def differences(before: dict, now: dict, not_compared: Collection[str] = ()) -> str:
-    """The compared settings that are not the same, as text for the user; empty if there are none."""
+    """The compared settings that differ, as text for the user; empty if none do."""
     changed = [key for key in now | before if key not in not_compared and before.get(key) != now.get(key)]
     return ", ".join(f"{key} {before.get(key)} (now {now.get(key)})" for key in changed)
 

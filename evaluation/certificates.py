@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import betaincinv
@@ -21,12 +22,16 @@ from scipy.stats import binomtest
 ABSTAIN = -1
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 ROW = np.dtype([("idx", int), ("label", int), ("predict", int), ("radius", float), ("correct", bool)])
-# What our own TSVs tell beyond that: draws taken, the certificate of the group (disease or healthy), and the votes of
-# the draws after the pilot, a tuple of K whole numbers, which files of older versions lack.
+# Further columns of our own TSVs: draws, the certificate of the group (disease or healthy), and the votes of the draws
+# after the pilot, a tuple of K whole numbers, which files of older versions lack.
 GROUPS = ("disease", "healthy")
-EXTRA = np.dtype(
-    [("draws", int), ("group_label", "U8"), ("group_predict", "U8"), ("group_radius", float), ("votes", object)]
-)
+EXTRA: dict[str, Any] = {
+    "draws": int,
+    "group_label": "U8",
+    "group_predict": "U8",
+    "group_radius": float,
+    "votes": object,
+}
 SHARED_SETTINGS = (
     "dataset",
     "split",
@@ -45,9 +50,9 @@ SHARED_SETTINGS = (
     "noise_version",
     "instruction_set",
 )  # what a fair comparison holds fixed
-# What settings that do not tell it were made with: those of versions before it could be chosen, or was changed.
+# The values of settings that files of older versions lack.
 ASSUMED = {"group_rule": "vote", "rule_version": 1, "noise_version": 1}
-# How it is decided whether an image shows disease or health, by group rule.
+# How disease or health is decided, by group rule.
 DECIDED = {"vote": "by the summed votes of each group", "class": "by the class answer"}
 
 
@@ -68,22 +73,22 @@ class Certification:
 
     @property
     def asked(self) -> float:
-        """The largest radius that its draws were to decide: beyond it nothing was tried. inf where all were drawn."""
+        """The largest of --radii: beyond it nothing was tried. inf if all N draws were taken."""
         return max(self.settings["radii"]) if self.settings.get("radii") else math.inf
 
     @property
     def is_grey(self) -> bool:
-        """Whether all its images are grey ones stored as RGB."""
+        """Whether all its images are grey but stored as RGB."""
         return bool(self.settings.get("grey_as_rgb"))
 
     @property
     def group_rule(self) -> str:
-        """By what disease or health was decided."""
+        """How disease or health was decided."""
         return self.settings.get("group_rule", ASSUMED["group_rule"])
 
     def is_lower_bound(self, radius: float) -> bool:
-        """Whether more images may be certified at `radius` than are counted: it lies below radii that the draws were to
-        decide, and is none of them, so that they stopped without trying it."""
+        """Whether more images may be certified at `radius` than are counted: it lies below the largest of --radii but
+        is not one of them, so the draws stopped without trying it."""
         return radius < self.asked and radius not in (self.settings.get("radii") or [radius])
 
 
@@ -107,16 +112,16 @@ def average_certified_radius(rows: np.ndarray) -> float:
 def group_certified_rate(rows: np.ndarray, group: str, radius: float) -> tuple[int, int]:
     """(certified, all): of all images of `group`, how many stay in it under any perturbation up to `radius`.
 
-    For `disease` the quotient is the *certified sensitivity* at that radius (nothing turns these tumours into "no
-    tumour"), for `healthy` the certified specificity. An abstention counts as not certified.
+    For `disease` the quotient is the *certified sensitivity* at that radius (no perturbation turns these tumours into
+    "no tumour"), for `healthy` the certified specificity. An abstention counts as not certified.
     """
     own = rows[rows["group_label"] == group]
     return int(np.sum((own["group_predict"] == group) & (own["group_radius"] >= radius))), len(own)
 
 
 def grey_radius(radius: float) -> float:
-    """What an L2 `radius` (of six decimals, as it is shown) of an image with three equal channels is on the grey image
-    behind them: radius / √3, for a change of a grey value changes all three. Six decimals again, never rounded up."""
+    """The L2 `radius` (with six decimals) of an image with three equal channels, converted to the grey image behind
+    them: radius / √3, because a change of a grey value changes all three. Rounded down to six decimals."""
     millionths = math.floor(radius * 1e6 + 1e-3)  # 0.35 is a little less than 35/100
     return math.isqrt(millionths**2 // 3) / 1e6
 
@@ -128,7 +133,7 @@ def abstention_rate(rows: np.ndarray) -> float:
 
 def accuracy_curve(rows: np.ndarray, asked: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
     """CA(r) as the corners (r, CA) of a left-continuous step function, from r = 0 until it has fallen to 0, or up to
-    the largest radius that the draws were `asked` to decide."""
+    `asked`, the largest of --radii."""
     radii = np.sort(rows["radius"][rows["correct"] == 1])
     counts = np.arange(len(radii), 0, -1)  # how many radii are >= the i-th
     r = np.concatenate([[0.0], radii, radii[-1:]])
@@ -142,8 +147,8 @@ def accuracy_curve(rows: np.ndarray, asked: float = math.inf) -> tuple[np.ndarra
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a proportion: quantiles of Beta distributions (Clopper & Pearson 1934).
 
-    Of a certified accuracy it says how far another draw of that many images could move it; the certificates' own
-    failure probability α is not part of it.
+    For a certified accuracy it says how far another sample of as many images could move it. It does not include the
+    failure probability α of the certificates.
     """
     tail = (1 - confidence) / 2
     low = betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
@@ -152,8 +157,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 def paired(before: np.ndarray, after: np.ndarray, radius: float) -> tuple[int, int, float]:
-    """Of the same images in two tables, those certified at L2 `radius` [0, 1] in `after` alone, in `before` alone, and
-    McNemar's exact two-sided p for that difference. Raises ValueError if the images are others."""
+    """Compare two tables of the same images: the number certified at L2 `radius` only in `after`, the number certified
+    only in `before`, and McNemar's exact two-sided p. Raises ValueError if the images differ."""
     before, after = np.sort(before, order="idx"), np.sort(after, order="idx")
     if not all(np.array_equal(before[name], after[name]) for name in ("idx", "label")):
         raise ValueError("the two tables hold different images")
@@ -185,8 +190,8 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
     """The images of a TSV as an array of dtype ROW, with the columns of EXTRA that the file has, and whether its last
     line was torn (and is left out).
 
-    A line that does not end in a newline is still being written, or its writer was interrupted: even a whole number
-    at its end may have lost digits. Anywhere else, a line that is not as it should be is an error.
+    A last line without a newline is still being written, or its writer was interrupted; even a whole number at its end
+    may have lost digits. Any other malformed line raises ValueError.
     """
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
     if not lines:
@@ -197,7 +202,7 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
         raise ValueError(
             f"{path}, line 1: the header must begin with '{' '.join(COLUMNS)}', tab separated (missing: {missing})"
         )
-    extra = [(name, *EXTRA.fields[name][:1]) for name in EXTRA.names if name in header[len(COLUMNS) :]]
+    extra = [(name, kind) for name, kind in EXTRA.items() if name in header[len(COLUMNS) :]]
     rows: list[tuple] = []
     line_of: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -212,6 +217,11 @@ def read_rows(path: Path, may_be_empty: bool = False) -> tuple[np.ndarray, bool]
     if not (rows or may_be_empty):
         raise ValueError(f"{path}, line 2: there is no certified image (yet); there must be at least one complete line")
     return np.array(rows, dtype=np.dtype(ROW.descr + extra)), bool(rest)
+
+
+def columns_of(rows: np.ndarray) -> tuple[str, ...]:
+    """The names of the columns that a file has."""
+    return rows.dtype.names or ()
 
 
 def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
@@ -232,7 +242,7 @@ def _parse(line: str, columns: int) -> tuple[int, int, int, float, bool]:
 
 
 def _parse_extra(line: str, header: list[str], names: Sequence[str]) -> tuple:
-    values = dict(zip(header, line.split("\t"), strict=True))
+    values: dict[str, Any] = dict(zip(header, line.split("\t"), strict=True))
     for name in ("group_label", "group_predict"):
         known = GROUPS if name == "group_label" else (*GROUPS, str(ABSTAIN))
         if name in names and values[name] not in known:
@@ -320,54 +330,60 @@ def by_sigma(certifications: Sequence[Certification]) -> dict[float, list[Certif
 
 
 def caveats(certifications: Sequence[Certification], radii: Sequence[float] = ()) -> list[str]:
-    """What a reader of the comparison at these `radii` must know, one line each: torn and unfinished files, several
-    seeds, radii that no draw was to decide, lines that contradict themselves, other images, other settings."""
+    """Warnings for a reader who compares these certifications at these `radii`, one line each: torn and unfinished
+    files, several seeds, lower bounds, lines that contradict themselves, different images, different settings."""
     lines = [f"{each.path}: the last line is incomplete and left out" for each in certifications if each.torn]
     for each in certifications:
-        lines += [f"{each.path}: {caveat}" for caveat in _caveats_of(each, radii)]
+        lines += [f"{each.path}: {text}" for text in _of_one(each, radii)]
     for sigma, group in by_sigma(certifications).items():
-        lines += [f"sigma {sigma:g}: compared {caveat}" for caveat in _caveats_between(group)]
+        lines += [f"sigma {sigma:g}: {text}" for text in [*_different_images(group), *_different_settings(group)]]
     return lines
 
 
-def _caveats_of(each: Certification, radii: Sequence[float]) -> Iterator[str]:
+def _of_one(each: Certification, radii: Sequence[float]) -> Iterator[str]:
+    """The warnings about one file."""
     wanted = set(wanted_indices(each.settings)) if {"end", "skip", "shard"} <= set(each.settings) else set()
     if missing := wanted - set(each.rows["idx"].tolist()):
         yield f"is unfinished, {len(missing)} of its {len(wanted)} images are missing"
     seeds = each.settings.get("seeds_tried", [])
     if len(seeds) > 1:
         yield (
-            f"was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); its level holds "
-            "only if the last was not chosen for its results"
+            f"was made under {len(seeds)} seeds one after the other ({', '.join(map(str, seeds))}); "
+            "its level holds only if the last was not chosen for its results"
         )
     if between := [f"{r:g}" for r in radii if each.is_lower_bound(r)]:
         decided = ", ".join(f"{r:g}" for r in each.settings["radii"])
-        yield f"certified accuracy at {', '.join(between)} is a lower bound, for only {decided} were asked for"
+        yield (f"certified accuracy at {', '.join(between)} is a lower bound, because --radii asked only for {decided}")
     if count := contradictions(each.rows):
         yield (
             f"{count} of its {len(each.rows)} lines contradict themselves: the class lies outside the certified group "
-            "(an older version decided them apart)"
+            "(an older version decided them independently)"
         )
 
 
-def _caveats_between(group: Sequence[Certification]) -> Iterator[str]:
-    # The label tells images of two data sets apart, whose idx may well agree.
+def _different_images(group: Sequence[Certification]) -> Iterator[str]:
+    """A warning if certifications of one sigma hold different images. The label tells images of two data sets apart,
+    whose idx may well agree."""
     images = {each.name: frozenset(zip(each.rows["idx"], each.rows["label"], strict=True)) for each in group}
     if len(set(images.values())) > 1:
         counts = ", ".join(f"{name}: {len(those)}" for name, those in images.items())
-        yield f"on different images ({counts})"
-    told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}  # published logs tell none
+        yield f"compared on different images ({counts})"
+
+
+def _different_settings(group: Sequence[Certification]) -> Iterator[str]:
+    """A warning for each setting that differs between certifications of one sigma. Published logs have no settings."""
+    told = {each.name: {**ASSUMED, **each.settings} for each in group if each.settings}
     for key in SHARED_SETTINGS:
         values = {name: settings[key] for name, settings in told.items() if key in settings}
         if len(set(map(str, values.values()))) > 1:
             said = ", ".join(f"{name}: {value}" for name, value in values.items())
-            yield f"at different {key} ({said})"
+            yield f"compared at different {key} ({said})"
 
 
 def contradictions(rows: np.ndarray) -> int:
-    """How many images have a certified class outside the group that is certified beside it, as far as the labels in the
-    table tell which class belongs to which group."""
-    if not {"group_label", "group_predict"} <= set(rows.dtype.names):
+    """The number of images whose certified class lies outside their certified group, as far as the labels in the table
+    show which class belongs to which group."""
+    if not {"group_label", "group_predict"} <= set(columns_of(rows)):
         return 0
     group_of = dict(zip(rows["label"].tolist(), rows["group_label"].tolist(), strict=True))
     return sum(

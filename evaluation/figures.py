@@ -1,4 +1,4 @@
-"""Figures of certification and evaluation results, drawn without a display and byte for byte the same every time."""
+"""Figures of certification and evaluation results. They need no display; the same data gives the same bytes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STYLE = {
 
 
 def certified_accuracy_png(certifications: Sequence[Certification], note: str = "") -> bytes:
-    """Certified accuracy against radius: a panel per sigma, a step curve per name (up to the largest radius that its
-    draws were asked to decide), `note` over each panel."""
+    """Certified accuracy against radius: one panel per sigma, one step curve per name (up to the largest of --radii),
+    and `note` above each panel."""
     import matplotlib.style  # slow to import: only where something is drawn
     from matplotlib.figure import Figure
 
@@ -97,9 +97,12 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
             rows = report["reliability"]
             axes[1].plot([0, 1], [0, 1], color="0.7", linewidth=1)
             axes[1].plot(
-                [row["confidence"] for row in rows], [row["accuracy"] for row in rows], marker="o", color=COLOURS[0],
+                [row["confidence"] for row in rows],
+                [row["accuracy"] for row in rows],
+                marker="o",
+                color=COLOURS[0],
                 clip_on=False,
-            )  # fmt: skip
+            )
             axes[1].set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
             axes[1].set_title(f"calibration error {report['ece']:.3f}")
         figure.suptitle(title, fontsize=9)
@@ -113,9 +116,9 @@ def _png(figure) -> bytes:
 
 
 def robustness_png(claims: Sequence[Claim], longest: float, title: str, asked: float = math.inf) -> bytes:
-    """For each claim certified accuracy (below), accuracy under attack (above) and the gap between them, up to the L2
-    length of the `longest` perturbation that was tried. Beyond the radius that certification was `asked` for, where it
-    drew no further, there is no certified accuracy to show."""
+    """One panel per claim: certified accuracy (below), accuracy under attack (above) and the gap between them, up to
+    the L2 length of the `longest` perturbation that was tried. Certified accuracy ends at `asked`, the largest of
+    --radii, because no draws were taken to decide larger ones."""
     import matplotlib.style
     import numpy as np
     from matplotlib.figure import Figure

@@ -1,12 +1,13 @@
-"""What a clinician asks of a classifier: accuracy by class, with intervals, and how far its confidence can be trusted.
+"""Clinical metrics of a classifier: accuracy per class, with intervals, and the calibration of its confidence.
 
-Predictions may be -1, ABSTAIN: the smoothed classifier's. An abstention is right nowhere (it counts against sensitivity
-and specificity) and states nothing (it is in neither predictive value).
+A prediction of the smoothed classifier may be -1, ABSTAIN. An abstention is never correct: it counts against
+sensitivity and specificity. It states nothing, so neither predictive value contains it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, matthews_corrcoef, roc_auc_score
@@ -32,10 +33,11 @@ def summarize(
         predictions: int `[N]`, ABSTAIN allowed.
         classes: K names.
         probabilities: `[N, K]`, for AUC and calibration; None: they are not known.
-        groups: name → its classes (disease and healthy, say): their rates, too.
-        group_predictions: int `[N]`, which group was answered, ABSTAIN allowed; None: that of the predicted class.
+        groups: name → its classes, e.g. of disease and healthy; adds the rates of each group.
+        group_predictions: int `[N]`, the predicted group, ABSTAIN allowed; None: the group of the predicted class.
 
-    `confusion` has a row per true class and a column per predicted one, behind them one for ABSTAIN if there is any.
+    `confusion` has a row per true class and a column per predicted class. If there are abstentions, the last column
+    counts them.
     """
     k, count = len(classes), len(labels)
     abstained = int((predictions == ABSTAIN).sum())
@@ -70,7 +72,7 @@ def rates(truth: np.ndarray, said: np.ndarray, answered: np.ndarray) -> dict:
     """Sensitivity P(said | truth), specificity P(denied | not truth), predictive values P(truth | said) and
     P(not truth | denied), each with its interval; denied is answered, but not said. All arguments are bool `[N]`."""
     denied = answered & ~said
-    found = {"images": int(truth.sum())}
+    found: dict[str, Any] = {"images": int(truth.sum())}
     for name, of, right in zip(RATES, (truth, ~truth, said, denied), (said, denied, truth, ~truth), strict=True):
         hits, count = int((of & right).sum()), int(of.sum())
         found[name] = hits / count if count else None
@@ -79,8 +81,8 @@ def rates(truth: np.ndarray, said: np.ndarray, answered: np.ndarray) -> dict:
 
 
 def confidence(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> dict:
-    """Macro AUC (mean over the classes that can be told from others of the area under their one-against-all ROC), the
-    expected calibration error (Guo et al. 2017, eq. 3) and what it is made of."""
+    """Macro AUC, the expected calibration error (Guo et al. 2017, eq. 3), and the bins of that error. Macro AUC is the
+    mean area under the one-against-all ROC, over the classes for which there are images of this class and of others."""
     areas = [
         roc_auc_score(labels == i, probabilities[:, i])
         for i in range(probabilities.shape[1])
@@ -108,7 +110,7 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
 
 def metric_records(report: dict) -> list[dict]:
     """A report of `summarize` as one record per number: `of` (all, or a class or group), metric, value, low, high. The
-    confusion matrix follows: how many of a class were `answered` which."""
+    confusion matrix follows: metric `answered NAME` counts the images of a class that were answered as NAME."""
 
     def record(of: str, name: str, row: dict) -> dict:
         low, high = row.get(f"{name}_interval") or (None, None)
@@ -124,3 +126,30 @@ def metric_records(report: dict) -> list[dict]:
         for of, row in zip(classes, report["confusion"], strict=True)
         for answer, count in zip([*classes, "ABSTAIN"], row, strict=False)
     ]
+
+
+def report_text(report: dict, decided: str) -> str:
+    """A report of `summarize` for the screen: the overall numbers, then a line per class and group. `decided` says how
+    disease or health was decided."""
+    lines = [_overall(report)]
+    if "groups" in report:
+        lines.append(f"  disease or health: {decided}")
+    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
+        shown = ", ".join(f"{rate} {_percent(row[rate])}" for rate in RATES)
+        lines.append(f"  {of:<18} {shown} ({row['images']} images)")
+    return "\n".join(lines)
+
+
+def _overall(report: dict) -> str:
+    low, high = report["accuracy_interval"]
+    others = [f"balanced {report['balanced_accuracy']:.1%}", f"MCC {report['mcc']:.3f}"]
+    others += [f"AUC {report['macro_auc']:.3f}"] if report.get("macro_auc") is not None else []
+    others += [f"ECE {report['ece']:.3f}"] if "ece" in report else []
+    others += [f"abstained {report['abstained']:.1%}"] if report["abstained"] else []
+    return (
+        f"accuracy {report['accuracy']:.1%} (95% {low:.1%}–{high:.1%}), {', '.join(others)}, {report['images']} images"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

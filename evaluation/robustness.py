@@ -1,4 +1,4 @@
-"""Certificates against attacks: what was proved, what was broken, and how much of that chance alone allows."""
+"""Certificates against attacks: which are proved, which were broken, and how many may be broken by chance."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.stats import binom
 
 @dataclass(frozen=True)
 class Claim:
-    """One kind of certificate (of the class, or of the group) of some images and what attacks did to it; arrays `[N]`.
+    """One kind of certificate (class or group) of several images, and the result of attacking it; arrays `[N]`.
 
-    `correct`: the certified answer is the true one; `certified`: there is a certificate; `radius`: up to where (0
-    without); `broken_at`: L2 length of the shortest perturbation found under which the smoothed classifier gives
-    another answer, in both of two judgements, infinite where none was; `suspected_at`: the same of the first judgement
-    alone, so never longer; `inside`: how many attacked images were judged within the radius.
+    `correct`: the certified answer is the true one; `certified`: there is a certificate; `radius`: its radius, else 0;
+    `broken_at`: L2 length of the shortest perturbation under which both judgements see another answer, infinite if none
+    was found; `suspected_at`: the same for the first judgement alone, so never longer; `inside`: number of attacked
+    images judged within the radius.
     """
 
     name: str
@@ -28,35 +28,36 @@ class Claim:
     inside: np.ndarray
 
     def violated(self) -> np.ndarray:
-        """Where an answer was changed within its certified radius, twice judged."""
+        """Where both judgements saw the answer change within its certified radius."""
         return self.certified & (self.broken_at <= self.radius)
 
     def suspected(self) -> np.ndarray:
-        """Where the first judgement alone says so."""
+        """Where the first judgement saw the answer change within its certified radius."""
         return self.certified & (self.suspected_at <= self.radius)
 
 
 def certified_accuracy_at(claim: Claim, radii: Sequence[float]) -> np.ndarray:
-    """Share of all images that are right and proved to stay so up to each radius: robust accuracy is at least this."""
+    """Share of all images that are correct and proved to stay correct up to each radius: a lower bound on robust
+    accuracy."""
     return np.array([np.mean(claim.correct & claim.certified & (claim.radius >= r)) for r in radii])
 
 
 def accuracy_under_attack(claim: Claim, radii: Sequence[float]) -> np.ndarray:
-    """Share of all images that are right and that no perturbation found up to each radius changed: robust accuracy is
-    at most this (up to the error of the judge). An image that abstains without any attack is not right."""
+    """Share of all images that are correct and that no perturbation found up to each radius has changed: an upper bound
+    on robust accuracy (up to the error of the judge). An image without certificate is not correct."""
     return np.array([np.mean(claim.correct & claim.certified & (claim.broken_at > r)) for r in radii])
 
 
 def allowed_violations(claim: Claim, alpha: float, judge_alpha: float, level: float = 0.01) -> int:
-    """The most violated certificates that chance explains: if all is sound, more are found with probability `level` at
-    most.
+    """The largest number of violated certificates that chance explains: if all is sound, more are found with
+    probability `level` at most.
 
-    A certificate is false with probability `alpha` at most. Where it is true, the judge calls it violated only if it
-    errs twice on the same attacked image, with draws that have nothing to do with each other: with probability
-    `judge_alpha`² at most for each of the images within its radius. The number of violated certificates is therefore
-    below a binomial of the sum. With `judge_alpha` = `alpha` = 0.001 and five images within each radius that sum is
-    0.001005, the certificates' own level (of 205, two may be violated); one judgement alone would make it 0.006, and
-    five false certificates among 205 would pass for errors of the judge.
+    A certificate is false with probability `alpha` at most. If it is true, the judge calls it violated only if it errs
+    twice on the same attacked image, with independent draws: with probability `judge_alpha`² at most for each image
+    within its radius. So the number of violated certificates is stochastically below a binomial with the sum of these
+    probabilities. With `judge_alpha` = `alpha` = 0.001 and five images within each radius, the sum is 0.001005, almost
+    the level of the certificates alone (of 205, two may be violated). A single judgement would make it 0.006, and five
+    false certificates among 205 would pass for errors of the judge.
     """
     count = int(claim.certified.sum())
     each = min(1.0, alpha + judge_alpha**2 * int(claim.inside.max(initial=0)))
@@ -64,8 +65,8 @@ def allowed_violations(claim: Claim, alpha: float, judge_alpha: float, level: fl
 
 
 def summary(claim: Claim, alpha: float, judge_alpha: float) -> dict:
-    """Certificates, how many the first judgement called violated (`suspected`), how many both did, and how many might
-    have been by chance, as plain numbers."""
+    """The numbers of certificates, of those that the first judgement calls violated (`suspected`), of those that both
+    judgements call violated, and of those that chance allows."""
     certified = claim.certified
     violated = int(claim.violated().sum())
     allowed = allowed_violations(claim, alpha, judge_alpha)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import textwrap
@@ -19,6 +20,7 @@ from evaluation.certificates import (
     average_certified_radius,
     certified_accuracy,
     clopper_pearson,
+    columns_of,
     grey_radius,
     group_certified_rate,
 )
@@ -26,7 +28,7 @@ from evaluation.certificates import (
 UNKNOWN = "–"
 AT_LEAST = "≥ "
 SYNTHETIC = "SYNTHETIC phantom data"
-# What every certified number is a statement about.
+# The scope of every certified number.
 SCOPE = (
     "Each radius holds for the smoothed classifier, with probability 1 − α per image, for images fixed before the seed "
     "was known, at the classifier's input size after resizing, for f as it runs on this kind of hardware."
@@ -44,9 +46,9 @@ MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
 
 
 def certified_accuracy_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
-    """Certified accuracy of each certification at each radius, with its 95% interval over the draw of images; None
-    beyond the radii that its draws were to decide. Between these it `is_lower_bound`, and no upper limit is known.
-    `radius_grey` is the radius on grey images that are stored as RGB."""
+    """Certified accuracy of each certification at each radius, with its 95% interval over the sample of images; None
+    beyond the largest of --radii. Between them it `is_lower_bound`, and has no upper limit. `radius_grey` is the radius
+    on grey images that are stored as RGB."""
     records = []
     for each in certifications:
         for radius in radii:
@@ -62,11 +64,11 @@ def certified_accuracy_records(certifications: Sequence[Certification], radii: S
 
 def clinical_records(certifications: Sequence[Certification], radii: Sequence[float]) -> list[dict]:
     """Certified sensitivity (disease stays disease) and specificity (healthy stays healthy) at each radius, each with
-    its 95% interval, of the certifications whose TSV tells the groups; None, lower bounds and `radius_grey` as in
-    `certified_accuracy_records`. `group_rule` says by what an image counts as disease or healthy."""
+    its 95% interval, of the certifications whose TSV has groups. None, lower bounds and `radius_grey` as in
+    `certified_accuracy_records`. `group_rule` says how disease or health is decided."""
     records = []
     for each in certifications:
-        if "group_radius" not in each.rows.dtype.names:
+        if "group_radius" not in columns_of(each.rows):
             continue
         for radius in radii:
             record = {"name": each.name, "sigma": each.sigma, "radius": radius}
@@ -90,7 +92,7 @@ def _marks(each: Certification, radius: float) -> dict:
 
 
 def summary_records(certifications: Sequence[Certification]) -> list[dict]:
-    """Number of images, ACR and abstention rate of each certification; its settings and mean draws where known."""
+    """Number of images, ACR and abstention rate of each certification; its settings and mean draws if known."""
     return [
         {
             "name": each.name,
@@ -101,14 +103,14 @@ def summary_records(certifications: Sequence[Certification]) -> list[dict]:
             "abstain": abstention_rate(each.rows),
         }
         | {key: each.settings.get(key) for key in ("N0", "N", "alpha", "split")}
-        | {"draws": float(each.rows["draws"].mean()) if "draws" in each.rows.dtype.names else None}
+        | {"draws": float(each.rows["draws"].mean()) if "draws" in columns_of(each.rows) else None}
         for each in certifications
     ]
 
 
 def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
-    """Accuracy of (pipeline, images, report of evaluate.py), with its 95% interval over the draw of images. `sigma` is
-    that of the smoothing, None where a single pass answered."""
+    """Accuracy of each (pipeline, images, report of evaluate.py), with its 95% interval over the sample of images.
+    `sigma` is that of the smoothing, None for a single pass."""
     records = []
     for name, images, report in reports:
         settings, (low, high) = report["settings"], report["accuracy_interval"]
@@ -119,7 +121,7 @@ def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
 
 
 def to_csv(records: Sequence[dict]) -> str:
-    """Records as CSV; floats keep every digit, what is unknown stays empty."""
+    """Records as CSV; floats keep every digit, unknown values stay empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -132,7 +134,7 @@ def to_csv(records: Sequence[dict]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown. The first two columns are name and sigma; `best` cells (row, column) stand out."""
+    """Cells as they are shown. The first two columns are name and sigma; `best` cells (row, column) are bold."""
 
     title: str
     header: list[str]
@@ -152,8 +154,8 @@ def certified_accuracy_table(records: Sequence[dict]) -> Table:
 
 
 def clinical_table(records: Sequence[dict]) -> Table:
-    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold. The heading says by what
-    an image counts as disease or healthy; where that is not the same for all, each line does."""
+    """As `certified_accuracy_table`, each cell "sensitivity / specificity"; nothing is bold. The heading says how
+    disease or health is decided; if that differs between lines, each line says it."""
 
     def cell(record: dict) -> str:
         rates = (record["certified_sensitivity"], record["certified_specificity"])
@@ -172,8 +174,8 @@ def _percent(share: float | None, is_lower_bound: bool) -> str:
 
 
 def empirical_table(records: Sequence[dict]) -> Table:
-    """One line per pipeline, one column per kind of images and, where that differs, with their number: accuracy in
-    percent with its interval. Raises ValueError if two records are of one cell."""
+    """One line per pipeline, one column per kind of images: accuracy in percent with its interval. If the numbers of
+    images differ, the headings show them. Raises ValueError if two records belong to one cell."""
     over, columns = "Accuracy (%, 95% interval) on", list(dict.fromkeys(record["on"] for record in records))
     counts = {each: {str(record["images"]) for record in records if record["on"] == each} for each in columns}
     same = len(set().union(*counts.values())) == 1
@@ -207,8 +209,8 @@ def _by_radius(records: Sequence[dict], over: str, cell: Callable[[dict], str], 
 
 
 def summary_table(records: Sequence[dict]) -> Table:
-    """One line per name and sigma; the best ACR of each sigma is bold, settings that no file states are left out. Draws
-    that stop when certain radii are decided give a lower bound on the ACR, ≥."""
+    """One line per name and sigma; the best ACR of each sigma is bold. Settings that no file has are left out. If draws
+    stop when certain radii are decided, the ACR is a lower bound, ≥."""
     sigmas = _alike(record["sigma"] for record in records)
     columns: dict[str, Callable[[dict], str]] = {
         "Method": lambda record: record["name"],
@@ -219,7 +221,7 @@ def summary_table(records: Sequence[dict]) -> Table:
     }
     for heading, key in {"N0": "N0", "N": "N", "α": "alpha", "Split": "split"}.items():
         if any(record[key] is not None for record in records):
-            columns[heading] = lambda record, key=key: UNKNOWN if record[key] is None else str(record[key])
+            columns[heading] = functools.partial(_setting, key)
     if any(record["draws"] is not None for record in records):
         columns["Draws per image"] = lambda record: UNKNOWN if record["draws"] is None else f"{record['draws']:.0f}"
     cells = [[show(record) for show in columns.values()] for record in records]
@@ -227,35 +229,44 @@ def summary_table(records: Sequence[dict]) -> Table:
     return Table(title, list(columns), cells, _best(cells, [list(columns).index("ACR")]))
 
 
+def _setting(key: str, record: dict) -> str:
+    return UNKNOWN if record[key] is None else str(record[key])
+
+
 def _alike(values: Iterable[float]) -> dict[float, str]:
-    """Each value as text, all with the decimals that the longest needs: 0.25, 0.50, 1.00."""
+    """Each value as text, all with as many decimals as the longest needs: 0.25, 0.50, 1.00."""
     values = list(values)
-    decimals = max(-min(0, Decimal(f"{value:g}").as_tuple().exponent) for value in values)
+    decimals = max(_decimals(value) for value in values)
     return {value: f"{value:.{decimals}f}" for value in values}
 
 
-def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:
-    """The cells that show the highest number of their column among the lines of the same sigma.
+def _decimals(value: float) -> int:
+    exponent = Decimal(f"{value:g}").as_tuple().exponent
+    return -min(0, exponent) if isinstance(exponent, int) else 0
 
-    Numbers count as they are shown, so that of two equal ones never only one stands out; nothing does where there is
-    nothing to compare or where all is 0. Lower bounds are compared by what was proved; but where a number that is none
-    leads, any bound beside it may be higher in truth, and nothing stands out.
+
+def _best(cells: Sequence[Sequence[str]], columns: Sequence[int]) -> set[tuple[int, int]]:
+    """The cells with the highest number of their column among the lines of the same sigma.
+
+    Numbers are compared as they are shown, so two that look equal are both marked. Nothing is marked if there is only
+    one line or if all numbers are 0. Lower bounds are compared by their value. If the highest number is not a lower
+    bound but another one is, the true value of that one may be higher, so nothing is marked.
     """
     best = set()
     for sigma in {line[1] for line in cells}:
-        group = [row for row, line in enumerate(cells) if line[1] == sigma]
-        if len(group) > 1:
-            best |= {(row, column) for column in columns for row in _leading({r: cells[r][column] for r in group})}
+        rows = [row for row, line in enumerate(cells) if line[1] == sigma]
+        for column in columns:
+            best |= {(row, column) for row in _leading({row: cells[row][column] for row in rows})}
     return best
 
 
-def _leading(shown: dict[int, str]) -> set[int]:
-    """The rows whose cells, as they are `shown`, are the highest of these; none where that is not known."""
-    values = {row: _number(cell) for row, cell in shown.items()}
-    bounds = {row for row, cell in shown.items() if cell.startswith(AT_LEAST)}
+def _leading(column: dict[int, str]) -> set[int]:
+    """The rows of a column (row → cell) that `_best` marks."""
+    values = {row: _number(cell) for row, cell in column.items()}
+    bounds = {row for row, cell in column.items() if cell.startswith(AT_LEAST)}
     top = max(values.values())
     leading = {row for row, value in values.items() if value == top}
-    return leading if top > 0 and (not bounds or leading <= bounds) else set()
+    return leading if len(column) > 1 and top > 0 and (not bounds or leading <= bounds) else set()
 
 
 def _number(cell: str) -> float:
@@ -263,8 +274,8 @@ def _number(cell: str) -> float:
 
 
 def certified_notes(certifications: Sequence[Certification], radii: Sequence[float]) -> list[str]:
-    """What stands below every table of these certifications at these `radii`: what ≥ means, the radii on grey images,
-    and what all numbers are a statement about."""
+    """The notes below every table of these certifications at these `radii`: the meaning of ≥, the radii on grey images,
+    and the scope of all numbers."""
     notes = []
     if any(each.is_lower_bound(radius) for each in certifications for radius in radii):
         notes.append("≥: the draws were not asked to decide this radius; more images may be certified there.")
@@ -280,7 +291,7 @@ def certified_notes(certifications: Sequence[Certification], radii: Sequence[flo
 
 
 def certified_text(certifications: Sequence[Certification], radii: Sequence[float]) -> str:
-    """Certified accuracy and, of TSVs that tell the groups, certified sensitivity and specificity, for the screen."""
+    """Certified accuracy and, if the TSVs have groups, certified sensitivity and specificity, for the screen."""
     tables = [certified_accuracy_table(certified_accuracy_records(certifications, radii))]
     clinical = clinical_records(certifications, radii)
     tables += [clinical_table(clinical)] if clinical else []

@@ -13,12 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """`layer` with its weights and biases at zero. A residual network that ends in it starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class DnCNN(nn.Module):
     """DnCNN (Zhang et al. 2017) as published with denoised smoothing (Salman et al. 2020): predicts the noise.
 
     Conv+ReLU, `depth - 2` × (Conv, BN, ReLU), Conv; x minus the result. Keys `dncnn.N.*`; with 17 layers of 64 channels
-    558,400 parameters on RGB. Two details of the published code differ: batch-norm momentum is PyTorch's .1 (theirs,
-    .95, keeps little but the last batch's statistics), and the layers hold no state that changes what is loaded.
+    558,400 parameters on RGB. Two details of the published code differ: the batch-norm momentum is 0.1 as in PyTorch
+    (theirs, 0.95, keeps little but the statistics of the last batch), and the layers hold no state that changes what is
+    loaded.
     """
 
     def __init__(self, channels: int = 3, depth: int = 17, width: int = 64) -> None:
@@ -27,12 +36,13 @@ class DnCNN(nn.Module):
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width, eps=1e-4)]
             layers += [nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(width, channels, 3, padding=1, bias=False)]
+        last = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        layers.append(last)
         self.dncnn = nn.Sequential(*layers)
         for module in self.dncnn:
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight)
-        nn.init.zeros_(self.dncnn[-1].weight)  # starts as the identity
+        zeroed(last)  # starts as the identity
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None = None) -> Tensor:
         return x - self.dncnn(x)
@@ -40,18 +50,24 @@ class DnCNN(nn.Module):
 
 class NAFNet(nn.Module):
     """NAFNet (Chen et al. 2022), made fast for small images: it works on pixel-unshuffled input (patches of `unshuffle`
-    by `unshuffle` pixels), and a plane that holds the noise level lets one network serve every sigma.
+    by `unshuffle` pixels). An additional plane holds the noise level, so that one network serves every sigma.
 
-    `encoder[i]`, `middle`, `decoder[i]` count the blocks per resolution; the width doubles at each. With `attention`
-    False only the middle blocks, the deepest, look at the whole image. Predicts the residual: the result is x plus the
-    last layer, which starts at zero. Sides are padded to multiples of `unshuffle * 2**len(encoder)` by reflection and
-    cropped again.
+    `encoder[i]`, `middle` and `decoder[i]` count the blocks per resolution; the width doubles at each. If `attention`
+    is False, only the middle blocks, which are the deepest, look at the whole image. The network predicts the residual:
+    the result is x plus the last layer, which starts at zero. Sides are padded by reflection to multiples of
+    `unshuffle * 2**len(encoder)`, and cropped again.
     """
 
     def __init__(
-        self, channels: int = 3, width: int = 32, encoder: Sequence[int] = (1, 1, 2), middle: int = 2,
-        decoder: Sequence[int] = (1, 1, 1), unshuffle: int = 2, attention: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int = 3,
+        width: int = 32,
+        encoder: Sequence[int] = (1, 1, 2),
+        middle: int = 2,
+        decoder: Sequence[int] = (1, 1, 1),
+        unshuffle: int = 2,
+        attention: bool = True,
+    ) -> None:
         super().__init__()
         self.unshuffle, self.multiple = unshuffle, unshuffle * 2 ** len(encoder)
         patch = unshuffle**2 * channels
@@ -66,9 +82,7 @@ class NAFNet(nn.Module):
             self.ups.append(nn.Sequential(nn.Conv2d(width, 2 * width, 1, bias=False), nn.PixelShuffle(2)))
             width //= 2
             self.decoders.append(nn.Sequential(*(NAFBlock(width, attention) for _ in range(blocks))))
-        self.outro = nn.Conv2d(width, patch, 3, padding=1)
-        nn.init.zeros_(self.outro.weight)
-        nn.init.zeros_(self.outro.bias)
+        self.outro = zeroed(nn.Conv2d(width, patch, 3, padding=1))
 
     def forward(self, x: Tensor, noise_sd: float | Tensor | None) -> Tensor:
         if noise_sd is None:
@@ -92,19 +106,23 @@ class NAFNet(nn.Module):
 
 
 class NAFNet4(NAFNet):
-    """NAFNet on patches of 4×4 pixels: twice as fast and more as on those of 2×2, and as good for equal training time.
+    """NAFNet on patches of 4×4 pixels: more than twice as fast as on 2×2, and as good for equal training time.
 
-    A depth-wise convolution, a norm or a gate reads and writes each value for next to no arithmetic, so their time is
-    that of memory. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels
-    and 1.5 times the channels. Channel attention, which has to see all of a map before it can go on, is left to the
-    middle. The width must not be below a patch's `16 * channels` numbers: the last layer has to find all of a patch's
-    noise in it (48 channels for RGB; at 32 the network learned nothing).
+    A depth-wise convolution, a norm or a gate reads and writes each value for almost no arithmetic, so memory limits
+    its speed. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels and
+    1.5 times the channels. Channel attention must see a whole map before the next layer can start, so only the middle
+    blocks have it. The width must be at least `16 * channels`, the numbers of a patch, because the last layer computes
+    all the noise of a patch from it (48 channels for RGB; at 32 the network learned nothing).
     """
 
     def __init__(
-        self, channels: int = 3, width: int = 48, encoder: Sequence[int] = (1, 1), middle: int = 2,
+        self,
+        channels: int = 3,
+        width: int = 48,
+        encoder: Sequence[int] = (1, 1),
+        middle: int = 2,
         decoder: Sequence[int] = (1, 1),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(channels, width, encoder, middle, decoder, unshuffle=4, attention=False)
 
 
@@ -140,5 +158,6 @@ def _gate(x: Tensor) -> Tensor:
 
 
 def _scaled(projection: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
-    """`projection(x) * scale`, with the scale put on the weights: there are far fewer of them than values of x."""
-    return F.conv2d(x, projection.weight * scale.view(-1, 1, 1, 1), projection.bias * scale.view(-1))
+    """`projection(x) * scale`. The scale is applied to the weights, which are far fewer than the values of x."""
+    bias = None if projection.bias is None else projection.bias * scale.view(-1)
+    return F.conv2d(x, projection.weight * scale.view(-1, 1, 1, 1), bias)

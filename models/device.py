@@ -13,12 +13,12 @@ from torch import nn
 
 
 def select_device(name: str, keep_memory: bool = True) -> torch.device:
-    """`auto` (CUDA where present), `cpu` or `cuda`; under torchrun each process gets a GPU of its own. On the CPU
-    `keep_memory` lets this process keep what it frees from now on (`keep_freed_memory`). On a GPU float32 is float32
-    from now on: its convolutions would round to ten bits (TF32), in which differences of neighbouring losses drown;
-    who wants speed has `--amp`.
+    """`auto` (CUDA if there is a GPU), `cpu` or `cuda`; under torchrun each process gets its own GPU. On the CPU,
+    `keep_memory` makes this process keep the memory that it frees (`keep_freed_memory`). On a GPU this switches TF32
+    off, because its convolutions round to ten bits, and the small differences between neighbouring losses get lost;
+    `--amp` is for speed.
 
-    Raises ValueError if CUDA is asked for and missing.
+    Raises ValueError for `cuda` without a usable CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no usable CUDA device; use --device cpu")
@@ -31,8 +31,8 @@ def select_device(name: str, keep_memory: bool = True) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next tensor. It would hand large blocks back to the kernel, and a fifth of
-    the time of certification went into getting them anew, page by page. Other C libraries are left as they are."""
+    """Make glibc keep freed memory for the next tensor. By default it returns large blocks to the kernel; getting them
+    again, page by page, took a fifth of the time of certification. Other C libraries do not change."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None:
         mallopt(-4, 0)  # M_MMAP_MAX: no blocks of their own
@@ -49,9 +49,9 @@ INSTRUCTION_SETS = {
 
 
 def instruction_set(device: torch.device | str) -> str:
-    """By which instructions a CPU multiplies bfloat16: amx, avx512_bf16 or, where it has none for that, avx512, avx2,
-    none. Each rounds in its own way, and so turns some votes (measured: 0.1 to 0.8%). "none" also for CUDA, where the
-    GPU's name says it."""
+    """The instructions by which a CPU multiplies bfloat16: amx, avx512_bf16 or, without either, avx512, avx2, none.
+    Each rounds in its own way and so changes some votes (measured: 0.1 to 0.8%). Also "none" on CUDA, where the name of
+    the GPU determines it."""
     if torch.device(device).type == "cuda":
         return "none"
     there = (name for name, check in INSTRUCTION_SETS.items() if getattr(torch.cpu, check, lambda: False)())
@@ -71,12 +71,12 @@ def resolve_amp(amp: bool | None, device: torch.device | str) -> bool:
 
 
 def autocast(device: torch.device | str, enabled: bool) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast on `device`, or nothing. Losses and votes are taken on float32 logits outside of it."""
+    """bfloat16 autocast on `device`, or nothing. Losses and votes use float32 logits outside of it."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def hardware(device: torch.device | str) -> str:
-    """What the device is called, for the record beside a result."""
+    """The name of the device, for the settings beside a result."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
@@ -88,4 +88,4 @@ def hardware(device: torch.device | str) -> str:
 
 def prepare(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Move to the device in channels-last layout: faster convolutions on CPU and GPU, same numbers."""
-    return model.to(device=device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,8 +21,8 @@ from models.reading import read_tensors
 
 def autoencoded(denoiser: dict[str, Any], autoencoder: dict[str, Any]) -> AutoencodedDenoiser:
     """AE-DS from the descriptions `{arch, arch_kwargs}` of its two parts."""
-    parts = (build(part["arch"], **part["arch_kwargs"]) for part in (denoiser, autoencoder))
-    return AutoencodedDenoiser(*parts)
+    first, second = (build(part["arch"], **part["arch_kwargs"]) for part in (denoiser, autoencoder))
+    return AutoencodedDenoiser(first, cast(Autoencoder | Pair, second))
 
 
 def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
@@ -31,26 +31,33 @@ def pair(encoder: dict[str, Any], decoder: dict[str, Any]) -> Pair:
     return Pair(*halves)
 
 
-DENOISERS: dict[str, Callable[..., nn.Module]] = {
-    "nafnet4": NAFNet4, "nafnet": NAFNet, "dncnn": DnCNN, "memnet": MemNet,
-}  # fmt: skip
+Architectures = dict[str, Callable[..., nn.Module]]  # name → constructor
+DENOISERS: Architectures = {
+    "nafnet4": NAFNet4,
+    "nafnet": NAFNet,
+    "dncnn": DnCNN,
+    "memnet": MemNet,
+}
 DEFAULT_DENOISER = "nafnet4"  # of new ones; why: results/benchmarks/denoisers.md
 # Everything that may stand before the classifier: images and a noise level → images.
-FRONTS = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
-HALVES = {"encoder": {"cifar_encoder_192_24": CifarEncoder}, "decoder": {"cifar_decoder_192_24": CifarDecoder}}
-OURS = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_resnet": cifar_classifier}
+FRONTS: Architectures = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
+HALVES: dict[str, Architectures] = {
+    "encoder": {"cifar_encoder_192_24": CifarEncoder},
+    "decoder": {"cifar_decoder_192_24": CifarDecoder},
+}
+OURS: Architectures = FRONTS | HALVES["encoder"] | HALVES["decoder"] | {"pair": pair, "cifar_resnet": cifar_classifier}
 
 
 def names(kind: str) -> list[str]:
-    """The architectures of a kind that can be built by name alone, the published names included; torchvision's
-    classifiers come on top."""
+    """The architectures of a kind that can be built by name alone, including the published names, but without the
+    classifiers of torchvision."""
     ours = {"denoiser": list(DENOISERS), "classifier": ["resnet18"]}[kind]
     return list(dict.fromkeys([*ours, *(name for name in PUBLISHED if kind_of(name) == kind)]))
 
 
 def kind_of(arch: str) -> str:
-    """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`: any name that is not one of
-    ours is one of torchvision's."""
+    """`denoiser` (anything from images to images), `encoder`, `decoder`, or `classifier`. A name that is not ours is a
+    classifier of torchvision."""
     arch, _ = _ours(arch)
     for half, architectures in HALVES.items():
         if arch in architectures:
@@ -59,8 +66,8 @@ def kind_of(arch: str) -> str:
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
-    """A new network. A published name (`models.published`) has the arguments that belong to it, unless others are
-    given. Raises ValueError on an unknown name or on arguments that its constructor does not take."""
+    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. Raises
+    ValueError if the name is unknown or its constructor does not take an argument."""
     arch, published = _ours(arch)
     arch_kwargs = {**published, **arch_kwargs}
     try:
@@ -70,7 +77,7 @@ def build(arch: str, **arch_kwargs) -> nn.Module:
 
 
 def _ours(arch: str) -> tuple[str, dict[str, Any]]:
-    """Our name of an architecture that has another in a published repository, and the arguments that one stands for."""
+    """Our name for an architecture of a published repository, and the arguments that the published name stands for."""
     if arch in OURS or arch not in PUBLISHED:
         return arch, {}
     return PUBLISHED[arch][:2]
@@ -89,9 +96,9 @@ TRAINING_ONLY = ("optimizer", "scheduler", "rng")
 
 
 def export_checkpoint(path: Path | str, outfile: Path) -> None:
-    """Write a checkpoint anew without what only training needs. Matrices (weights of convolutions and linear layers)
-    become bfloat16; vectors (biases, norms and their statistics) stay as they are. Raises what `load_checkpoint` does,
-    and ValueError if the file would overwrite itself. The same checkpoint gives the same bytes."""
+    """Write a copy of a checkpoint without training state. Matrices (weights of convolutions and linear layers) become
+    bfloat16; vectors (biases, norms and their statistics) do not change. Raises what `load_checkpoint` does, and
+    ValueError if the file would overwrite itself. The same checkpoint gives the same bytes."""
     if outfile.exists() and outfile.samefile(path):
         raise ValueError(f"--outfile {outfile}: is the model itself")
     checkpoint = {name: value for name, value in load_checkpoint(path).items() if name not in TRAINING_ONLY}
@@ -128,18 +135,19 @@ def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") 
 
 
 def origin(path: Path | str) -> tuple[str, str] | None:
-    """The data set that a checkpoint (or an ONNX file made of it) was trained on and the digest of its manifest; None
-    where the file does not tell, as published ones do not."""
+    """The data set that a checkpoint (or an ONNX file made from it) was trained on, and the digest of its manifest;
+    None if the file does not store them, as published ones do not."""
     try:
         checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
-    except (ValueError, FileNotFoundError):  # a function, say; whoever loads it says what is wrong
+    except (ValueError, FileNotFoundError):  # e.g. a function; the code that loads it says what is wrong
         return None
-    found = checkpoint.get("dataset"), checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
-    return found if all(isinstance(each, str) for each in found) else None
+    dataset = checkpoint.get("dataset")
+    digest = checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
+    return (dataset, digest) if isinstance(dataset, str) and isinstance(digest, str) else None
 
 
 def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
-    """`origin` of those files that tell it, for `datasets.get_dataset`."""
+    """`origin` of each file that stores it, for `datasets.get_dataset`."""
     found = {str(path): origin(path) for path in paths if path is not None}
     return {path: each for path, each in found.items() if each is not None}
 

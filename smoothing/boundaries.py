@@ -91,7 +91,8 @@ def claim_counts(p0: ArrayLike, n: int, allowed: np.ndarray) -> np.ndarray:
 def _window(p: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of successes among `n` draws that matter, (lowest, highest), for each p `[P, 1]`."""
     reach = 9 * np.sqrt(n * p * (1 - p)) + 12
-    return (np.clip(end, 0, n).astype(int) for end in (np.floor(n * p - reach), np.ceil(n * p + reach)))
+    low, high = np.floor(n * p - reach), np.ceil(n * p + reach)
+    return np.clip(low, 0, n).astype(int), np.clip(high, 0, n).astype(int)
 
 
 def _cut(alive: np.ndarray, start: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,13 +155,13 @@ def boundaries(p0: tuple[float, ...], n: int, alpha: float) -> tuple[Boundary, .
     p = np.array(p0)
     fixed = np.array([fixed_count(each, n, alpha) for each in p0])
     most = fixed + np.floor(TOLERANCE * np.sqrt(n * np.clip(p * (1 - p), 0, None)))
-    found: list[Boundary | None] = [None] * len(p0)
+    found: dict[int, Boundary] = {}
     for spending in SPENDINGS:
-        missing = [i for i, boundary in enumerate(found) if boundary is None]
+        missing = [i for i in range(len(p0)) if i not in found]
         if not missing:
             break
         claims = claim_counts(np.minimum(p[missing], 1.0), n, spent(spending, n, alpha))
         for i, claim in zip(missing, claims, strict=True):
             if claim[-1] <= most[i] or spending == SPENDINGS[-1]:
                 found[i] = Boundary(claim, futile_counts(claim, n), spending)
-    return tuple(found)
+    return tuple(found[i] for i in range(len(p0)))

@@ -80,8 +80,8 @@ def _central(z: Fraction) -> Decimal:
     """`Φ(z) - 1/2` for z >= 0 to 30 digits: `φ(z) (z + z³/3 + z⁵/(3·5) + …)`, whose terms are all positive."""
     if z > 14:
         return Decimal("0.5")  # Φ(-14) is below 2^-146
-    z = Decimal(z.numerator) / Decimal(z.denominator)
-    total, term, odd, square = z, z, 1, z * z
+    x = Decimal(z.numerator) / Decimal(z.denominator)
+    total, term, odd, square = x, x, 1, x * x
     while term > total * Decimal("1e-32"):
         odd += 2
         term *= square / odd

@@ -1,4 +1,4 @@
-"""The engine: many images under way at once, their draws sharing forward passes of one constant shape."""
+"""The engine: it certifies many images at once; their draws share forward passes of one constant shape."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BaseClassifier = Callable[[Tensor], Tensor]
 def count_votes(
     base_classifier: BaseClassifier, inputs: Tensor, num_classes: int, owners: Tensor | None = None, num_owners: int = 1
 ) -> np.ndarray:
-    """Votes `[num_owners, num_classes]` of one forward pass; `owners` `[B]` says whose each of the first rows is (None:
-    all are owner 0's), rows beyond them are padding.
+    """Votes `[num_owners, num_classes]` of one forward pass. `owners` `[B]` names the owner of each of the first rows
+    (None: all rows belong to owner 0); rows beyond them are padding.
 
     Raises FloatingPointError if a score is NaN or +inf: its argmax would silently be some class.
     """
@@ -33,8 +33,8 @@ def count_votes(
     votes = scores.argmax(dim=1).masked_fill(senseless, num_classes)
     if owners is not None:
         votes = votes[: len(owners)] + owners * (num_classes + 1)
-    counts = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
-    counts = counts.view(num_owners, num_classes + 1).cpu().numpy()
+    counted = torch.bincount(votes, minlength=num_owners * (num_classes + 1))
+    counts = counted.view(num_owners, num_classes + 1).cpu().numpy()
     if counts[:, num_classes].any():
         raise FloatingPointError("the base classifier's scores are NaN or infinite: check its weights, or use --no-amp")
     return counts[:, :num_classes]
@@ -44,8 +44,8 @@ def count_votes(
 def fastest_batch(
     base_classifier: BaseClassifier, shape: Sequence[int], device: torch.device, sizes: Sequence[int] = (32, 64, 128)
 ) -> int:
-    """The first of `sizes` (ascending) that the next one does not beat in time per image `[C, H, W]` = `shape`, tried
-    out: few images waste a CPU's threads, many its caches, and where the best lies depends on the network."""
+    """The first of `sizes` (ascending) whose time per image `[C, H, W]` = `shape` is not beaten by the next one, by
+    trial. Few images waste the threads of a CPU, many waste its caches; the best size depends on the network."""
     best, fastest = sizes[0], float("inf")
     for size in sizes:
         images = torch.zeros((size, *shape), device=device).contiguous(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def fastest_batch(
 
 @dataclasses.dataclass(eq=False)
 class _Image:
-    """An image under way: how many of its draws are counted, and what those since the last look voted for."""
+    """The state of one image: how many of its draws are counted, and the votes since the last look."""
 
     index: int
     noise: Noise
@@ -78,7 +78,7 @@ class _Image:
 
 
 def coins(noise: Noise) -> np.random.BitGenerator:
-    """Random bits that depend on the image and the seed as its noise does."""
+    """Random bits that, like the noise, depend on the image and the seed."""
     key = f"coins {noise.seed} {noise.sigma!r} {noise.index}"
     return np.random.PCG64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "big"))
 
@@ -93,9 +93,9 @@ def certify_images(
 ) -> Iterator[tuple[int, Certificate]]:
     """Certify `images`, (index, its noise), and yield (index, certificate) as soon as each is done.
 
-    `rule` (see `smoothing.rules`) says how many draws an image gets, a pilot of at most `n0` among them. Every forward
-    pass has `batch_size` rows: an image takes as many as it wants, the next images take the rest, zeros fill up at the
-    very end. Memory therefore depends on `batch_size` alone, and votes on nothing but each image's own draws.
+    `rule` (see `smoothing.rules`) says how many draws an image gets, including a pilot of at most `n0`. Every forward
+    pass has `batch_size` rows: an image takes as many as it needs, the next images take the rest, and zeros fill up the
+    last pass. So memory depends only on `batch_size`, and votes only on the draws of the image itself.
     """
     waiting = iter(images)
     active: list[_Image] = []

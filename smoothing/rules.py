@@ -1,4 +1,4 @@
-"""What is claimed of an image, and how many draws are taken for it.
+"""What a certificate claims about an image, and how many draws it takes.
 
 A *pilot* of n0 draws chooses the hypothesis: the class A and the group G. The draws after it, and they alone, prove
 radii. Every claim rests on one count of successes: each draw succeeds with some probability p, and p > Φ(r/σ) proves
@@ -52,12 +52,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of every image: sigma, alpha, the `groups` of classes (a partition of them, or none), and the
-    `slack` that every bound on a probability is lowered by (`smoothing.noise.slack`).
+    """What is to be certified for every image: sigma, alpha, the `groups` of classes (a partition of them, or none),
+    and the `slack` that is subtracted from every bound on a probability (`smoothing.noise.slack`).
 
-    `group_rule` says whose answer stays in its group. `vote`: that of the groups, by the sum of their classes' votes;
-    the class is named only if it belongs to the group that won, so that its radius is never above the group's. `class`:
-    the answer g(x) itself, the class with most votes; within the group radius no class outside the group gets as many.
+    `group_rule` says how the group is decided. `vote`: by the sum of the votes of its classes; the class is certified
+    only if it belongs to the group that won, so its radius is never above that of the group. `class`: by g(x), the
+    class with most votes; within the group radius no class outside the group gets as many votes.
     """
 
     sigma: float
@@ -69,15 +69,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the pilot chose: class A, or None where it lies outside the group that won the vote; the index of group G,
-    or None where there are no groups."""
+    """What the pilot chose: class A, or None if it lies outside the group that won the vote; and the index of group G,
+    or None if there are no groups."""
 
     top: int | None
     group: int | None
 
 
 class Rule(Protocol):
-    """How many draws an image gets. `coins` are random bits that nobody knows beforehand, as the noise."""
+    """How many draws an image gets. Like the noise, `coins` are random bits that nobody knows beforehand."""
 
     def begin(self, n0: int, coins: np.random.BitGenerator) -> Course: ...
 
@@ -111,10 +111,11 @@ def margin_successes(counts: np.ndarray, heads: np.ndarray, top: int, rivals: Se
 def successes(
     counts: np.ndarray, heads: np.ndarray, hypothesis: Hypothesis, question: Question, margin: bool = True
 ) -> dict[str, int]:
-    """The successes that each claim rests on, `class` and `group`, as far as the hypothesis makes it; without `margin`
-    the class's are its votes alone, as published."""
+    """The successes for each claim that the hypothesis makes, `class` and `group`. Without `margin` those of the class
+    are its votes alone, as published."""
     top, group = hypothesis.top, hypothesis.group
-    found, classes = {}, range(len(counts))
+    found: dict[str, int] = {}
+    classes = range(len(counts))
     if top is not None:
         rivals = [c for c in classes if c != top]
         found["class"] = margin_successes(counts, heads, top, rivals) if margin else int(counts[top])
@@ -123,6 +124,7 @@ def successes(
         if question.group_rule == "vote":
             found["group"] = int(counts[inside].sum())
         else:
+            assert top is not None  # by this rule the group is the one that A belongs to
             found["group"] = margin_successes(counts, heads, top, [c for c in classes if c not in inside])
     return found
 
@@ -150,14 +152,15 @@ def toss(votes: np.ndarray, coins: np.random.BitGenerator) -> np.ndarray:
 
 
 class Course:
-    """One image under way: `wants` says how many draws `look` is to be given the votes of next; it returns the
-    certificate, or None if more are wanted."""
+    """The certification of one image. `wants` is the number of draws whose votes `look` takes next; `look` returns the
+    certificate, or None if it needs more draws."""
 
     bound = "margin"
 
     def __init__(self, question: Question, n0: int, coins: np.random.BitGenerator) -> None:
         self.question, self.n0, self.coins = question, n0, coins
         self.pilot: np.ndarray = np.zeros(1, dtype=int)
+        self.counts = self.heads = self.pilot
         self.hypothesis: Hypothesis | None = None
         self.wants = n0
 
@@ -174,7 +177,7 @@ class Course:
         return None
 
     def is_settled(self, pilot: np.ndarray) -> bool:
-        """Whether a pilot that is not complete will do."""
+        """Whether an incomplete pilot is enough."""
         return False
 
     def plan(self) -> int:
@@ -182,20 +185,27 @@ class Course:
         raise NotImplementedError
 
     def judge(self) -> Certificate | None:
-        """What follows from `counts` and `heads`."""
+        """The certificate that follows from `counts` and `heads`, or None if more draws are needed."""
         raise NotImplementedError
 
+    @property
+    def chosen(self) -> Hypothesis:
+        """The hypothesis; there is one as soon as the pilot is over."""
+        assert self.hypothesis is not None
+        return self.hypothesis
+
     def certificate(self, radii: dict[str, float]) -> Certificate:
-        """From the radius of each claim. A class that is named only where its group wins keeps that answer no further
-        than both claims reach. That costs no alpha: the smaller of two radii is too large only if the claim whose true
-        radius is the smaller one is false."""
+        """The certificate from the radius of each claim. By the rule `vote` the class is certified only where its group
+        wins, so its radius is the smaller of the two. That costs no alpha: the smaller of two radii is too large only
+        if the claim with the smaller true radius is false."""
+        top, group = self.chosen.top, self.chosen.group
         radius, group_radius = radii.get("class", 0.0), radii.get("group", 0.0)
         if "group" in radii and self.question.group_rule == "vote":
             radius = min(radius, group_radius)
         return Certificate(
-            prediction=self.hypothesis.top if radius > 0 else ABSTAIN,
+            prediction=top if top is not None and radius > 0 else ABSTAIN,
             radius=radius,
-            group=self.hypothesis.group if group_radius > 0 else ABSTAIN,
+            group=group if group is not None and group_radius > 0 else ABSTAIN,
             group_radius=group_radius,
             draws=int(self.pilot.sum() + self.counts.sum()),
             bound=self.bound,
@@ -232,7 +242,7 @@ class _OneLook(Course):
     """One look, after a number of draws that does not depend on them: Clopper–Pearson."""
 
     def judge(self) -> Certificate:
-        found = successes(self.counts, self.heads, self.hypothesis, self.question, self.bound == "margin")
+        found = successes(self.counts, self.heads, self.chosen, self.question, self.bound == "margin")
         n, alpha = int(self.counts.sum()), self.question.alpha
         return self.certificate({claim: self.radius(lower_confidence_bound(k, n, alpha)) for claim, k in found.items()})
 
@@ -257,7 +267,7 @@ class _Planned(_OneLook):
         self.n, self.tolerance = n, tolerance
 
     def plan(self) -> int:
-        found = successes(self.pilot, self.pilot // 2, self.hypothesis, self.question).values()
+        found = successes(self.pilot, self.pilot // 2, self.chosen, self.question).values()
         ends = [end(k, self.n0, 0.05) for k in found for end in (lower_confidence_bound, upper_confidence_bound)]
         sizes = np.unique(np.geomspace(min(64, self.n), self.n, 50).astype(int)).tolist()
         lost = self.tolerance * self.question.sigma
@@ -328,7 +338,7 @@ class _Sequential(Course):
 
     def judge(self) -> Certificate | None:
         look, self.looked = self.looked, self.looked + 1
-        found = successes(self.counts, self.heads, self.hypothesis, self.question)
+        found = successes(self.counts, self.heads, self.chosen, self.question)
         boundaries, settled = self.rule.boundaries, True
         for claim, count in found.items():
             while self.claimed[claim] < len(boundaries) and count >= boundaries[self.claimed[claim]].claim[look]:
@@ -351,11 +361,11 @@ class _Sequential(Course):
 
 
 def reaches(radius: float, target: float) -> bool:
-    """Whether `radius` certifies at `target`; at 0 a certificate must exist at all, that is, not abstain."""
+    """Whether `radius` certifies at `target`. At 0 there must be a certificate: an abstention does not count."""
     return radius >= target if target > 0 else radius > 0
 
 
 def round_down(radius: float) -> float:
-    """To six decimals, never up: what is printed is proved."""
+    """Round down to six decimals, so that a printed radius is proved."""
     millionths = math.floor(radius * 1e6)
     return (millionths if millionths / 1e6 <= radius else millionths - 1) / 1e6  # the product may have been rounded up

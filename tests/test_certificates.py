@@ -327,4 +327,4 @@ def test_radii_between_those_asked_for_are_lower_bounds(tmp_path):
     assert not any(all_drawn.is_lower_bound(r) for r in radii)
     assert [asked.is_lower_bound(r) for r in radii] == [True, True, False, True, False, False]
     (line,) = caveats([asked], radii)
-    assert "certified accuracy at 0, 0.1, 0.3 is a lower bound, for only 0.25, 0.5 were asked for" in line
+    assert "certified accuracy at 0, 0.1, 0.3 is a lower bound, because --radii asked only for 0.25, 0.5" in line

@@ -184,8 +184,8 @@ def test_claims_leave_abstentions_out():
 @pytest.fixture
 def certificates(pipeline, data_dir, tmp_path):
     flags = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir, "--no-amp")
-    run_script("AE_DS_verify", *flags, "--sigma", 0.25, "--N0", 20, "--N", 100, "--max", 6, "--no-sequential",
-               "--outfile", tmp_path / "c.tsv")  # fmt: skip
+    draws = ("--sigma", 0.25, "--N0", 20, "--N", 100, "--max", 6, "--no-sequential")
+    run_script("AE_DS_verify", *flags, *draws, "--outfile", tmp_path / "c.tsv")
     return flags[:-1], tmp_path / "c.tsv"
 
 
@@ -234,8 +234,8 @@ def test_a_false_certificate_is_found_out(certificates, tmp_path, fails, monkeyp
     """Where the judge finds another answer within the radius everywhere, the script says so and fails."""
     flags, tsv = certificates
     monkeypatch.setattr("attacks.certified.decide", lambda counts, _: (int(counts.argmax()) + 1) % len(counts))
-    fails(1, ("violated",), "attacks.check_certificates", *flags, "--certificates", tsv, "--steps", 1, "--draws", 4,
-          "--N", 60, "--multiples", 0.5, "--outfile", tmp_path / "v.tsv")  # fmt: skip
+    check = ("attacks.check_certificates", *flags, "--certificates", tsv, "--outfile", tmp_path / "v.tsv")
+    fails(1, ("violated",), *check, "--steps", 1, "--draws", 4, "--N", 60, "--multiples", 0.5)
     for found in json.loads((tmp_path / "v.tsv.summary.json").read_text())["claims"]:
         assert found["suspected"] == found["violated"] == found["certified"] > found["allowed"]
     assert all(line["answer_again"] == line["answer"] for line in lines_of(tmp_path / "v.tsv"))
@@ -263,8 +263,8 @@ def test_a_false_alarm_of_the_judge_is_recorded_and_harmless(certificates, tmp_p
 def test_bad_input(certificates, pipeline, data_dir, tmp_path, fails):
     _, tsv = certificates
     common = ("attacks.check_certificates", "--data_dir", data_dir, "--outfile", tmp_path / "x.tsv", "--classifier")
-    fails(1, ("--pretrained_denoiser None", "is not the denoiser of", tsv), *common, pipeline["classifier"],
-          "--certificates", tsv)  # fmt: skip
+    alone = (*common, pipeline["classifier"], "--certificates", tsv)
+    fails(1, ("--pretrained_denoiser None", "is not the denoiser of", tsv), *alone)
     fails(1, (tmp_path / "gone.tsv",), *common, pipeline["classifier"], "--certificates", tmp_path / "gone.tsv")
     bare = tmp_path / "sigma_0.25.tsv"
     bare.write_bytes(tsv.read_bytes())

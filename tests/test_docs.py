@@ -38,9 +38,6 @@ SCRIPTS = [
     "make_tables",
     "reproduce",
 ]
-# Pages and flags that are written on another branch: take a name out when it is there.
-AWAITED_PAGES = {"docs/stopping_rule.md"}
-AWAITED_FLAGS: set[str] = set()
 # Flags of other people's programs that pages mention, and of our shell scripts.
 FOREIGN_FLAGS = {"--build-arg", "--gpus", "--rm", "--cores", "--directory", "--configfile", "--nproc_per_node"}
 SHELL_FLAGS = {
@@ -194,8 +191,6 @@ def test_links_lead_somewhere(page):
     for link in links(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if name_of(target) in AWAITED_PAGES and not target.exists():
-            continue
         assert target.exists(), f"{link}: there is no such file"
         if anchor:
             assert target.suffix == ".md", f"{link}: has an anchor, but is no page"
@@ -212,7 +207,7 @@ def test_links_lead_to_tracked_files():
     for page in PAGES:
         for link in links(page):
             target = name_of((page.parent / link.partition("#")[0]).resolve())
-            if link.partition("#")[0] and target not in AWAITED_PAGES:
+            if link.partition("#")[0]:
                 assert target in tracked | folders, f"{name_of(page)}: {link} is not tracked by git"
 
 
@@ -259,7 +254,7 @@ def test_flags_that_pages_name_exist():
     for page in [ROOT / "README.md", *DOCS]:
         for code in INLINE.findall(without_fences(page)):
             for flag in re.findall(r"(?<![\w-])--[A-Za-z][\w-]*", code):
-                others = AWAITED_FLAGS | FOREIGN_FLAGS | SHELL_FLAGS["test.sh"]
+                others = FOREIGN_FLAGS | SHELL_FLAGS["test.sh"]
                 assert flag.replace("-", "_") in known or flag in others, (
                     f"{name_of(page)}: {code}: no script has {flag}"
                 )

@@ -199,8 +199,8 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
         "evaluate", *defended, "--denoiser_sd", 0.25, "--split", "FGSM_evaluate", "--outfile", tmp_path / "d.json"
     )
     assert json.loads((tmp_path / "d.json").read_text())["images"] == len(rows)
-    run_script("AE_DS_verify", *defended, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 3, "--split",
-               "FGSM_evaluate", "--outfile", tmp_path / "c.tsv")  # fmt: skip
+    draws = ("--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 3)
+    run_script("AE_DS_verify", *defended, *draws, "--split", "FGSM_evaluate", "--outfile", tmp_path / "c.tsv")
     settings = json.loads((tmp_path / "c.tsv.json").read_text())
     assert {"hardware", "torch", "amp"} <= settings.keys()
     attacked = get_attacked("Phantom_MRI", "FGSM_evaluate", 32, 3, None, data_dir)
@@ -209,7 +209,7 @@ def test_attacked_images_transfer_to_another_pipeline_and_are_certified(pipeline
     assert found["idx"].tolist() == [0, 2, 4]  # as the images that they were made of, so that tables can be paired
     assert found["label"].tolist() == attacked.labels[:3].tolist()
     (line,) = caveats([load("attacked", tmp_path / "c.tsv")], [0.0, 0.1, 0.25])
-    assert "at 0.1 is a lower bound, for only 0, 0.25, 0.5" in line
+    assert "at 0.1 is a lower bound, because --radii asked only for 0, 0.25, 0.5" in line
     stale = json.loads((folder / "manifest.csv.json").read_text())
     (folder / "manifest.csv.json").write_text(json.dumps(stale | {"dataset_manifest": "another"}))
     fails(1, (folder, "of another split"), "evaluate", *flags, "--split", "FGSM_evaluate")

@@ -245,8 +245,7 @@ def test_csv_files_hold_the_hand_computed_numbers(two, tmp_path, capsys):
     assert all(float(line["low"]) <= float(line["certified_accuracy"]) <= float(line["high"]) for line in accuracy)
 
     summary = records(out / "summary.csv")
-    assert list(summary[0]) == ["name", "sigma", "images", "acr", "acr_is_bound", "abstain", "N0", "N",
-                                "alpha", "split", "draws"]  # fmt: skip
+    assert ",".join(summary[0]) == "name,sigma,images,acr,acr_is_bound,abstain,N0,N,alpha,split,draws"
     assert [float(line["acr"]) for line in summary] == pytest.approx([0.1875, 0.05])
     assert [(line["images"], line["abstain"], line["N"], line["split"]) for line in summary] == [
         ("4", "0.25", "1000", "test")
@@ -352,7 +351,7 @@ def test_a_table_is_of_one_split_of_the_data(tmp_path, capsys):
     capsys.readouterr()
     code, message = fails(capsys, "--add", f"A={one}", f"B={other}", "--outdir", tmp_path / "no")
     assert code == 1
-    assert f"{other}: is of another split of Brain_Tumor than {one}" in message
+    assert f"{other}: uses another split of Brain_Tumor than {one}" in message
     assert not (tmp_path / "no").exists()
 
 
@@ -431,19 +430,22 @@ def test_reports_of_evaluate_side_by_side(tmp_path, capsys):
         path = tmp_path / f"{name}.json"
         settings = {"dataset": "Brain_Tumor", "split": "test", "noise_sd": 0.25, "N": None, **settings}
         interval = [accuracy - 0.1, accuracy + 0.05]
-        path.write_text(json.dumps({"settings": settings, "accuracy": accuracy, "accuracy_interval": interval,
-                                    "images": images, "abstained": 0.02}))  # fmt: skip
+        report = {"settings": settings, "accuracy": accuracy, "accuracy_interval": interval}
+        path.write_text(json.dumps({**report, "images": images, "abstained": 0.02}))
         return path
 
     clean, pgd, smoothed = report("clean", 0.9), report("pgd", 0.125), report("smoothed", 0.7, N=1000, split="PGD")
-    make_tables("--empirical", f"a: b:clean={clean}", f"a: b:PGD-L∞={pgd}", "--empirical", f"DS:PGD-L∞={smoothed}",
-                "--outdir", tmp_path / "out")  # fmt: skip
+    reports = ("--empirical", f"a: b:clean={clean}", f"a: b:PGD-L∞={pgd}", "--empirical", f"DS:PGD-L∞={smoothed}")
+    make_tables(*reports, "--outdir", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"empirical_accuracy.{kind}" for kind in ("csv", "md", "tex")
     }
     found = records(tmp_path / "out" / "empirical_accuracy.csv")
     assert [(row["name"], row["on"], row["sigma"], row["accuracy"]) for row in found] == [
-        ("a: b", "clean", "", "0.9"), ("a: b", "PGD-L∞", "", "0.125"), ("DS", "PGD-L∞", "0.25", "0.7")]  # fmt: skip
+        ("a: b", "clean", "", "0.9"),
+        ("a: b", "PGD-L∞", "", "0.125"),
+        ("DS", "PGD-L∞", "0.25", "0.7"),
+    ]
     markdown = (tmp_path / "out" / "empirical_accuracy.md").read_text()
     assert "90.0 (80.0–95.0) |  12.5 (2.5–17.5) |" in markdown
     assert "SYNTHETIC" not in markdown

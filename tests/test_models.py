@@ -104,8 +104,10 @@ def test_nafnet_is_what_its_checkpoints_hold():
     assert len(net.state_dict()) == 175
 
 
-@pytest.mark.parametrize(("arch", "channels", "size"), [("resnet18", 3, 64), ("resnet18", 1, 32), ("resnet18", 3, 160),
-                                                        ("mobilenet_v3_small", 1, 64)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "channels", "size"),
+    [("resnet18", 3, 64), ("resnet18", 1, 32), ("resnet18", 3, 160), ("mobilenet_v3_small", 1, 64)],
+)
 def test_classifiers(arch, channels, size):
     net = build(arch, num_classes=5, image_size=size, channels=channels, mean=[0.2], std=[0.2]).eval()
     with torch.no_grad():
@@ -225,12 +227,19 @@ def test_a_filter_over_a_line_in_few_products(size, stride):
 @pytest.mark.parametrize(
     ("size", "stride", "channels", "faster"),
     [
-        ((4, 4), 1, (8, 6), True), ((2, 2), 1, (8, 6), True), ((2, 4), 1, (8, 6), True), ((3, 4), 2, (8, 6), True),
-        ((8, 8), 1, (128, 130), True), ((8, 2), 1, (128, 130), True), ((5, 7), 1, (128, 130), True),
-        ((8, 8), 1, (8, 130), False), ((8, 8), 2, (128, 130), False), ((1, 4), 1, (8, 6), False),
+        ((4, 4), 1, (8, 6), True),
+        ((2, 2), 1, (8, 6), True),
+        ((2, 4), 1, (8, 6), True),
+        ((3, 4), 2, (8, 6), True),
+        ((8, 8), 1, (128, 130), True),
+        ((8, 2), 1, (128, 130), True),
+        ((5, 7), 1, (128, 130), True),
+        ((8, 8), 1, (8, 130), False),
+        ((8, 8), 2, (128, 130), False),
+        ((1, 4), 1, (8, 6), False),
         ((9, 4), 1, (128, 130), False),
     ],
-)  # fmt: skip
+)
 def test_small_maps(size, stride, channels, faster):
     """Convolutions of small maps, their gradients, and the cases that are left to the usual kernel."""
     torch.manual_seed(0)
@@ -255,9 +264,14 @@ def test_small_maps(size, stride, channels, faster):
 
 def test_only_plain_convolutions_of_three_by_three_are_changed():
     plain = [nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)]
-    others = [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 5, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4),
-              nn.Conv2d(4, 4, 3, padding=2, dilation=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
-              nn.ConvTranspose2d(4, 4, 3, padding=1)]  # fmt: skip
+    others = [
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 5, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(4, 4, 3, padding=1),
+    ]
     net = with_small_maps(nn.Sequential(*plain, *others))
     assert [isinstance(layer, SmallMapConv2d) for layer in net] == [True] * 2 + [False] * 6
 

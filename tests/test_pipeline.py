@@ -166,7 +166,7 @@ def test_an_empty_shard_and_one_that_was_taken_further_merge(verify, tmp_path, c
     verify("s.tsv", "--shard", "0/3", "--max", 1)
     for part in range(3):
         verify("s.tsv", "--shard", f"{part}/3", "--max", 2)
-    assert "no image falls to this shard" in capsys.readouterr().out
+    assert "this shard gets no image" in capsys.readouterr().out
     run_script("merge_certificates", *sorted(tmp_path.glob("s_shard_*.tsv")), "--outfile", tmp_path / "m.tsv")
     assert answers(tmp_path / "m.tsv") == answers(verify("a.tsv"))[:3]
 

@@ -461,11 +461,9 @@ def test_by_class_the_group_reaches_as_far_as_the_class_at_least():
 
 
 def test_slack_lowers_every_bound():
-    plain, lowered = (
-        certify(FixedDraws(Question(1.0, 0.001, ((0,), (1,)), slack=slack), 1000), np.array([0.9, 0.1]),
-                np.random.default_rng(0))
-        for slack in (0.0, 0.05)
-    )  # fmt: skip
+    questions = (Question(1.0, 0.001, ((0,), (1,)), slack=slack) for slack in (0.0, 0.05))
+    p = np.array([0.9, 0.1])
+    plain, lowered = (certify(FixedDraws(each, 1000), p, np.random.default_rng(0)) for each in questions)
     assert norm.cdf(plain.radius) - norm.cdf(lowered.radius) == pytest.approx(0.05)
     assert norm.cdf(plain.group_radius) - norm.cdf(lowered.group_radius) == pytest.approx(0.05)
     rule = SequentialDraws(Question(1.0, 0.001, slack=0.05), 1000, (0.0, 1.0))

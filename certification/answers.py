@@ -1,0 +1,36 @@
+"""The answers to single image files as text: a table, and the statement that they prove."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from core import ABSTAIN
+from evaluation.certificates import DECIDED
+
+
+def answers_table(answers: list[dict]) -> str:
+    """The answers for the screen, without votes. The radii on grey images are left out if no image is grey."""
+    left_out = {"grey_as_rgb", "votes"}
+    if not any(answer["grey_as_rgb"] for answer in answers):
+        left_out |= {"radius_grey", "group_radius_grey"}
+    columns = [name for name in answers[0] if name not in left_out]
+    rows = [["ABSTAIN" if answer[name] == ABSTAIN else answer[name] for name in columns] for answer in answers]
+    return tabulate(rows, columns, disable_numparse=True)
+
+
+def what_is_proved(settings: dict, has_groups: bool) -> str:
+    """The statement that the answers of --predict prove, and their seed."""
+    seed, alpha = settings["seed"], settings["alpha"]
+    known = (
+        f"The seed was secret until now: {seed}. If you repeat the command until you like the answer, these "
+        "probabilities no longer hold."
+        if settings["secret_seed"]
+        else f"They hold for images that were fixed before --seed {seed} was known."
+    )
+    both = f" (class and group together {1 - 2 * alpha:g})" if has_groups else ""
+    decided = f" Disease or health is decided {DECIDED[settings['group_rule']]}." if has_groups else ""
+    return (
+        f"L2 radii on the [0, 1] scale, of the smoothed classifier, with probability {1 - alpha:g} per image{both}, at "
+        f"its input size after resizing ({settings['image_size']} px), for f as it runs on this kind of hardware; "
+        f"…_grey: on the grey image behind three equal channels.{decided} {known} Research only, not a medical device."
+    )
