@@ -12,10 +12,12 @@ times torch.compile too, with and without frozen weights: minutes for each numbe
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +91,8 @@ def engine_cost(x: Tensor, sigma: float, seed: int) -> float:
 @torch.inference_mode()
 def logits_of(base: Callable[[Tensor], Tensor], x: Tensor, order: Tensor, batch: int, threads: int) -> Tensor:
     """Of the rows of `x`, in passes of `batch` rows that are taken in this `order`."""
-    before, found = torch.get_num_threads(), {}
+    before = torch.get_num_threads()
+    found: dict[int, Tensor] = {}
     torch.set_num_threads(threads)
     rows = torch.zeros(batch, *x.shape[1:]).contiguous(memory_format=torch.channels_last)
     for part in order.split(batch):
@@ -105,23 +108,31 @@ def votes_elsewhere(base: Callable[[Tensor], Tensor], x: Tensor, seed: int) -> l
     expected, rows = logits_of(base, x, plain, 64, 1), []
     for batch, order, threads in itertools.product((64, 32, 100, 128), (plain, mixed), (1, 2)):
         found = logits_of(base, x, order, batch, threads)
-        rows.append({"batch": batch, "company": "mixed" if order is mixed else "own", "threads": threads,
-                     "largest difference": float((found - expected).abs().max()),
-                     "other votes": int((found.argmax(1) != expected.argmax(1)).sum()), "of": len(x)})  # fmt: skip
+        row: dict[str, int | float | str] = {
+            "batch": batch,
+            "company": "mixed" if order is mixed else "own",
+            "threads": threads,
+        }
+        row["largest difference"] = float((found - expected).abs().max())
+        row["other votes"] = int((found.argmax(1) != expected.argmax(1)).sum())
+        rows.append(row | {"of": len(x)})
     return rows
 
 
 def compile_costs(base: nn.Module, x: Tensor, seconds: float) -> dict[str, float]:
     """Milliseconds per row of `x`, and the seconds that it takes to compile."""
-    found = {"eager": base, "compiled": torch.compile(base, dynamic=False),
-             "compiled, weights frozen": torch.compile(base, dynamic=False, options={"freezing": True})}  # fmt: skip
+    found: dict[str, Callable[[Tensor], Tensor]] = {
+        "eager": base,
+        "compiled": torch.compile(base, dynamic=False),
+        "compiled, weights frozen": torch.compile(base, dynamic=False, options={"freezing": True}),
+    }
     took = {}
     with torch.inference_mode():
         for name, run in found.items():
             began = time.perf_counter()
             run(x)
             took[f"{name}, s"] = time.perf_counter() - began
-        return {name: milliseconds(lambda run=run: run(x), seconds) / len(x) for name, run in found.items()} | took
+        return {name: milliseconds(functools.partial(run, x), seconds) / len(x) for name, run in found.items()} | took
 
 
 def main(args: argparse.Namespace) -> None:
@@ -130,7 +141,7 @@ def main(args: argparse.Namespace) -> None:
     data = open_split(args, pipeline, args.split)
     indices = np.linspace(0, len(data) - 1, args.images).astype(int).tolist()
     x = data[indices[0]][0]
-    result = {
+    result: dict[str, Any] = {
         "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         "hardware": hardware(device),
         "torch": torch.__version__,

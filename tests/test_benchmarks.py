@@ -175,9 +175,9 @@ def test_certification_benchmark_runs(pipeline, data_dir, tmp_path):
 
 
 def test_engine_benchmark_runs(pipeline, data_dir, tmp_path):
-    run_script("benchmarks.engine", "--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"],
-               "--data_dir", data_dir, "--images", 2, "--draws", 5, "--seconds", 0.001,
-               "--outfile", tmp_path / "b.json")  # fmt: skip
+    networks = ("--classifier", pipeline["classifier"], "--denoiser", pipeline["mse"], "--data_dir", data_dir)
+    little = ("--images", 2, "--draws", 5, "--seconds", 0.001)
+    run_script("benchmarks.engine", *networks, *little, "--outfile", tmp_path / "b.json")
     result = json.loads((tmp_path / "b.json").read_text())
     assert result["engine, us/draw"] > 0
     for rows in result["votes"].values():
