@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from attacks.folder import open_split
-from benchmarks.certification import time_noise
+from benchmarks.noise import time_noise
 from benchmarks.passes import milliseconds
 from common import cli, files
 from core import Smooth
