@@ -92,13 +92,14 @@ class NAFNet(nn.Module):
 
 
 class NAFNet4(NAFNet):
-    """NAFNet on patches of 4×4 pixels: twice as fast and more as on those of 2×2, and as good for equal training time.
+    """NAFNet on patches of 4×4 pixels: more than twice as fast as on those of 2×2, and as good after equal training
+    time (results/benchmarks/denoisers.md).
 
     A depth-wise convolution, a norm or a gate reads and writes each value for next to no arithmetic, so their time is
     that of memory. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels
     and 1.5 times the channels. Channel attention, which has to see all of a map before it can go on, is left to the
-    middle. The width must not be below a patch's `16 * channels` numbers: the last layer has to find all of a patch's
-    noise in it (48 channels for RGB; at 32 the network learned nothing).
+    middle: no loss was seen. The width must not be below a patch's `16 * channels` numbers: the last layer has to find
+    all of a patch's noise in it (48 channels for RGB; at 32 the network learned nothing).
     """
 
     def __init__(
