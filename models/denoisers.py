@@ -99,7 +99,7 @@ class NAFNet4(NAFNet):
     that of memory. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels
     and 1.5 times the channels. Channel attention, which has to see all of a map before it can go on, is left to the
     middle: no loss was seen. The width must not be below a patch's `16 * channels` numbers: the last layer has to find
-    all of a patch's noise in it (48 channels for RGB; at 32 the network learned nothing).
+    all of a patch's noise in it (48 channels for RGB; with 32 a third of it stays).
     """
 
     def __init__(
