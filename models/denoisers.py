@@ -106,13 +106,14 @@ class NAFNet(nn.Module):
 
 
 class NAFNet4(NAFNet):
-    """NAFNet on patches of 4×4 pixels: more than twice as fast as on 2×2, and as good for equal training time.
+    """NAFNet on patches of 4×4 pixels: more than twice as fast as on 2×2, and as good for equal training time
+    (results/benchmarks/denoisers.md).
 
     A depth-wise convolution, a norm or a gate reads and writes each value for almost no arithmetic, so memory limits
     its speed. On 4×4 patches (FFDNet, Zhang et al. 2018, takes 2×2) the largest maps have a quarter of the pixels and
     1.5 times the channels. Channel attention must see a whole map before the next layer can start, so only the middle
     blocks have it. The width must be at least `16 * channels`, the numbers of a patch, because the last layer computes
-    all the noise of a patch from it (48 channels for RGB; at 32 the network learned nothing).
+    all the noise of a patch from it (48 channels for RGB; with 32 a third of the noise stays).
     """
 
     def __init__(

@@ -415,7 +415,7 @@ def test_a_run_is_not_overwritten_and_settings_are_held(train, capsys):
     other = shutil.copytree(folder, folder.parent / "other")
     (other / "args.json").write_text(json.dumps({**args, "arch": "dncnn"}))
     with pytest.raises(SystemExit):  # its weights are another network's
-        train("ds_main", "other", "--epochs", 1, "--arch", "dncnn", "--resume")
+        train("ds_main", "other", "--epochs", 1, "--arch", "dncnn", "--lr", args["lr"], "--resume")
     assert "of another run or model" in capsys.readouterr().err
 
 
