@@ -18,7 +18,6 @@ float32.
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from attacks.folder import open_split
 from benchmarks.memory import peak, reset_peak
-from benchmarks.passes import Levers, hardware_limit, milliseconds, milliseconds_per_draw, time_levers
+from benchmarks.passes import Levers, hardware_limit, milliseconds_per_draw, time_levers, time_noise
 from benchmarks.published import certify_as_published
 from common import cli, files
 from core import Smooth
@@ -40,7 +39,7 @@ from models import DenoisedClassifier, Pipeline, hardware, load_model, resolve_a
 from models.device import keep_freed_memory
 from models.flags import open_pipeline
 from smoothing.engine import count_votes, fastest_batch
-from smoothing.noise import CHUNK, KINDS, Noise
+from smoothing.noise import KINDS, Noise
 from smoothing.rules import FixedDraws, Question, Rule, SequentialDraws, reaches
 
 
@@ -190,18 +189,6 @@ def time_published(base: Callable, num_classes: int, images: list, args: argpars
     for _, x in tqdm(images, desc="published", disable=None):
         certify(x, args.published_draws - 1)
     return (time.perf_counter() - began) / len(images) / args.published_draws
-
-
-def time_noise(x: Tensor, sigma: float, seed: int, kind: str, seconds: float) -> float:
-    """Nanoseconds per value of noise, drawn and put on an image `x` `[C, H, W]`, at best."""
-    noise, starts = Noise(x, sigma, seed, 0, kind), itertools.count(0, CHUNK)
-    out = torch.empty((CHUNK, *x.shape), device=x.device, memory_format=torch.channels_last)
-
-    def draw() -> None:
-        noise.noisy(next(starts), CHUNK, out)
-        out[-1, -1, -1, -1].item()  # waits for a GPU
-
-    return 1e6 * milliseconds(draw, seconds) / out.numel()
 
 
 @torch.inference_mode()

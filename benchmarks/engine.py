@@ -25,8 +25,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from attacks.folder import open_split
-from benchmarks.certification import time_noise
-from benchmarks.passes import milliseconds
+from benchmarks.passes import milliseconds, time_noise
 from common import cli, files
 from core import Smooth
 from models import hardware, select_device

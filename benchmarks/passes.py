@@ -1,9 +1,11 @@
-"""The cost of one forward pass of a base classifier: with each lever, and at the limit of the hardware."""
+"""The cost of one forward pass of a base classifier, with each lever and at the limit of the hardware, and of its
+noise."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import DenoisedClassifier, autocast, folded, frozen
+from smoothing.noise import CHUNK, Noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,3 +128,15 @@ def hardware_limit(base: Callable[[Tensor], Tensor], image: Tensor, dtype: torch
         base(image)
     flops, peak = counter.get_total_flops(), peak_flops(image.device, dtype)
     return {"flops": flops, "peak flop/s": peak, "ms": 1000 * flops / peak}
+
+
+def time_noise(x: Tensor, sigma: float, seed: int, kind: str, seconds: float) -> float:
+    """Nanoseconds per value of noise, drawn and put on an image `x` `[C, H, W]`, at best."""
+    noise, starts = Noise(x, sigma, seed, 0, kind), itertools.count(0, CHUNK)
+    out = torch.empty((CHUNK, *x.shape), device=x.device, memory_format=torch.channels_last)
+
+    def draw() -> None:
+        noise.noisy(next(starts), CHUNK, out)
+        out[-1, -1, -1, -1].item()  # waits for a GPU
+
+    return 1e6 * milliseconds(draw, seconds) / out.numel()

@@ -25,7 +25,7 @@ ALLOWED = {
     "evaluate_reconstruction": {"attacks", "models", "datasets", "training"},
     "make_tables": {"evaluation"},
     "reproduce": {"workflow"},
-    "benchmarks": {"attacks", "core", "smoothing", "models", "imaging", "datasets", "training"},
+    "benchmarks": {"attacks", "core", "smoothing", "models", "imaging", "datasets", "training", "evaluation"},
     "attacks": {"core", "models", "imaging", "datasets"},
     "certification": {"core", "smoothing", "models", "imaging", "datasets", "evaluation"},
     "training": {"models"},
