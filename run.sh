@@ -39,8 +39,8 @@ out=${out:-runs/$dataset}
 mkdir -p "$out"
 
 case "$dataset" in # enough to see it work; results/ on real images come from the longer training of configs/
-    Phantom_MRI) classifier_epochs=30 mse_epochs=25 stability_epochs=15 N=1000 skip=5 ;;
-    *) classifier_epochs=30 mse_epochs=40 stability_epochs=40 N=1000 skip=6 ;;
+    Phantom_MRI) classifier_epochs=30 mse_epochs=60 stability_epochs=15 N=1000 skip=5 ;;
+    *) classifier_epochs=30 mse_epochs=95 stability_epochs=40 N=1000 skip=6 ;;
 esac
 
 # stage "what it does" WHICH command…: announce, run, and show which lines (for sed) of what the script reports.
