@@ -177,9 +177,9 @@ def headline(found: Certification, asked: list[float] | None) -> str:
     else is decided, and the mean radius is a lower bound."""
     rows, sigma = found.rows, found.sigma
     radius = max((r for r in asked if r <= sigma), default=asked[0]) if asked else sigma
+    shown = ", ".join(f"{certified_accuracy(rows, r):.1%} at r = {r:g}" for r in dict.fromkeys((0, radius)))
     return (
-        f"sigma {sigma:g}: certified accuracy {certified_accuracy(rows, 0):.1%} at r = 0, "
-        f"{certified_accuracy(rows, radius):.1%} at r = {radius:g}; "
+        f"sigma {sigma:g}: certified accuracy {shown}; "
         f"ACR {'≥ ' if asked else ''}{average_certified_radius(rows):.3f}; "
         f"abstained {abstention_rate(rows):.1%}; {len(rows)} images: {found.path}"
     )

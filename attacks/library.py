@@ -169,5 +169,7 @@ def _imported(name: str) -> Callable:
     try:
         import adv_lib.attacks
     except ImportError as error:
-        raise ValueError(f"adv-lib has this attack, but cannot be imported ({error}); run ./setup.sh") from None
+        raise ValueError(
+            f"adv-lib has this attack, but cannot be imported ({error}); run ./test.sh once, which installs it, or pip install adv-lib"
+        ) from None
     return getattr(adv_lib.attacks, name)

@@ -174,7 +174,7 @@ def dataset_info(name: str, data_dir: Path | str = "Dataset") -> DatasetInfo:
         return prepared
     if name not in DATASETS:
         raise ValueError(
-            f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; prepare "
-            f"your own images: python prepare_data.py --dataset {name} --source DIR"
+            f"--dataset {name}: not in {data_dir}, and none of the known {', '.join(DATASETS)}; name its folder with "
+            f"--data_dir, or prepare your own images: python prepare_data.py --dataset {name} --source DIR"
         )
     return DATASETS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,12 +120,18 @@ def onnx_function(flag: str, path: Path) -> tuple[Function, dict[str, str]]:
 
 
 def python_function(flag: str, spec: str) -> Function:
-    """The function that `package.module:function` names. Raises ValueError if there is none."""
+    """The function that `package.module:function` names, found in the current folder or on Python's path. Raises
+    ValueError if there is none."""
     module, _, name = spec.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last: a user's module must not take the place of one of ours
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever runs when a foreign module is imported
-        raise ValueError(f"{flag} {spec}: cannot be imported: {type(error).__name__}: {error}") from None
+        raise ValueError(
+            f"{flag} {spec}: cannot be imported from the current folder or Python's path: "
+            f"{type(error).__name__}: {error}"
+        ) from None
 
 
 def must_be_told(flag: str, spec: Path | str, known: dict[str, Any], names: tuple[str, ...]) -> None:

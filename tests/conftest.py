@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,18 @@ from common import cli
 
 torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much on a busy machine
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
+
+
+def our_files(pattern: str) -> list[Path]:
+    """The files of the project that match, such as `*.py`: those that git tracks, without a repository all but hidden
+    folders, runs and data. A user's own files beside them are none of ours."""
+    root = Path(__file__).resolve().parents[1]
+    told = subprocess.run(["git", "ls-files", "--", pattern], cwd=root, capture_output=True, text=True, check=False)
+    if told.returncode == 0 and (root / ".git").exists():
+        return sorted(root / name for name in told.stdout.splitlines() if (root / name).is_file())
+    elsewhere = {"runs", "Dataset"}
+    parts = {path: path.relative_to(root).parts[0] for path in root.rglob(pattern)}
+    return sorted(path for path, top in parts.items() if top not in elsewhere and not top.startswith("."))
 
 
 def run_script(module: str, *argv: object) -> None:

@@ -215,7 +215,8 @@ def test_exporting_without_its_packages(pipeline, tmp_path, monkeypatch, fails):
 
 def test_a_python_function(data_dir, tmp_path, monkeypatch):
     (tmp_path / "service.py").write_text("def classify(images):\n    return images.reshape(len(images), -1)[:, :4]\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # found there without being on Python's path
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "service", raising=False)
     run_script(
         "evaluate",

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from conftest import our_files
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -22,7 +23,7 @@ PAGES = [
     ROOT / name
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Dataset/README.md", "checkpoints/README.md")
 ]
-PAGES += [*DOCS, *sorted((ROOT / "results").rglob("README.md"))]
+PAGES += [*DOCS, *our_files("results/**/README.md"), *our_files("results/benchmarks/*.md")]
 SCRIPTS = [
     "prepare_data",
     "train_classifier",

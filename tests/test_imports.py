@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import our_files
 
 ROOT = Path(__file__).resolve().parents[1]
 # What each script and package may import besides `common`, which all but the leaves may use, and its own package.
@@ -41,19 +42,14 @@ ALLOWED = {
 }
 LEAVES = {"core", "smoothing", "common"}
 OURS = {name.split("/")[0] for name in ALLOWED}
-ELSEWHERE = {"tests", "results", "runs", "Dataset"}  # and hidden folders: nothing there is imported
+ELSEWHERE = {"tests", "results"}  # nothing there is imported
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix("").as_posix()
 
 
-def is_ours(path: Path) -> bool:
-    top = path.relative_to(ROOT).parts[0]
-    return top not in ELSEWHERE and not top.startswith(".")
-
-
-MODULES = [path for path in sorted(ROOT.rglob("*.py")) if is_ours(path)]
+MODULES = [path for path in our_files("*.py") if path.relative_to(ROOT).parts[0] not in ELSEWHERE]
 SCRIPTS = {name_of(path) for path in MODULES if '\nif __name__ == "__main__":\n' in path.read_text()}
 
 
@@ -91,7 +87,7 @@ def test_nothing_imports_a_script(path):
 
 
 def test_the_top_level_holds_scripts_and_the_two_modules_that_people_import():
-    top = {path.stem for path in ROOT.glob("*.py")}
+    top = {path.stem for path in MODULES if path.parent == ROOT}
     assert top - SCRIPTS == {"core", "datasets"}
 
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import our_files
 from radon.complexity import cc_visit
 
 ROOT = Path(__file__).resolve().parents[1]
-ELSEWHERE = {"runs", "Dataset"}  # and hidden folders
-
-
-def is_elsewhere(path: Path) -> bool:
-    top = path.relative_to(ROOT).parts[0]
-    return top in ELSEWHERE or top.startswith(".")
 
 
 def name_of(path: Path) -> str:
@@ -21,7 +16,7 @@ def name_of(path: Path) -> str:
 
 
 MOST = 15  # independent paths through a function (radon's cyclomatic complexity)
-EVERY = [path for path in sorted(ROOT.rglob("*.py")) if not is_elsewhere(path)]
+EVERY = our_files("*.py")
 FILES = [path for path in EVERY if path.relative_to(ROOT).parts[0] != "tests"]  # an assertion is a path too
 
 
