@@ -170,6 +170,7 @@ def _imported(name: str) -> Callable:
         import adv_lib.attacks
     except ImportError as error:
         raise ValueError(
-            f"adv-lib has this attack, but cannot be imported ({error}); run ./test.sh once, which installs it, or pip install adv-lib"
+            f"adv-lib has this attack, but cannot be imported ({error}); run ./test.sh, which installs it, or "
+            "pip install adv-lib"
         ) from None
     return getattr(adv_lib.attacks, name)
