@@ -9,11 +9,11 @@ group_label group_predict group_radius, if the data set tells disease from healt
 turns one into the other; votes (of the draws after the pilot, one number per class). Settings go to <outfile>.json.
 
 What a radius says: it holds for the smoothed classifier, with probability 1 - alpha per image (class and group radius
-together 1 - 2 alpha), at the classifier's input size after resizing, for f as it runs on this kind of hardware. It
-holds for images that were fixed before the seed was known. Someone who knows the seed can search for an image whose
-draws happen to agree, and someone who tries several seeds and keeps the best result loses the level 1 - alpha. The
-settings therefore list every seed that was tried on a file. If grey images are stored as RGB (`grey_as_rgb` in the
-settings), a radius r is r/√3 on the grey image.
+together 1 - 2 alpha), at the classifier's input size after resizing and rounding to 8 bits, for this pipeline on this
+kind of hardware. It holds for images that were fixed before the seed was known. Someone who knows the seed can search
+for an image whose draws happen to agree, and someone who tries several seeds and keeps the best result loses the level
+1 - alpha. The settings therefore list every seed that was tried on a file. If grey images are stored as RGB
+(`grey_as_rgb` in the settings), a radius r is r/√3 on the grey image.
 
 --group_rule vote decides disease or healthy by the summed votes of each group; the class is certified only if it
 belongs to the group that won. --group_rule class takes the group of the class with most votes.
@@ -87,8 +87,7 @@ def get_args_parser() -> cli.Parser:
         metavar="I/K",
         help="certify only part I (from 0) of K parts of the split; torchrun sets it",
     )
-    parser.add_common_flags()
-    parser.set_defaults(seed=None)  # a split's is 0, --predict draws one
+    parser.add_common_flags(None, "seed of all random numbers (default: 0; with --predict a secret one)")
     return parser
 
 

@@ -124,7 +124,7 @@ def main(args: argparse.Namespace) -> None:
     title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
         write_report(args, dataset, device, report, title)
-    decided = DECIDED[args.group_rule] if args.N else "the group of the one class of a pass"
+    decided = DECIDED[args.group_rule] if args.N else "by the predicted class (single pass)"
     print(f"{title}: {report_text(report, decided)}")
     if args.outfile is not None:
         print(f"report: {args.outfile}, and .csv, .png beside it")
@@ -135,7 +135,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.N is not None and not args.noise_sd > 0:
         raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
     if args.N is None and args.group_rule is not None:
-        raise ValueError("--group_rule: a single pass has one class, and its group; with --N votes can be summed")
+        raise ValueError("--group_rule needs --N: a single pass has no votes to sum")
     if args.denoiser_sd is not None and args.pretrained_denoiser is None:
         raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
     if args.outfile is not None and args.outfile.suffix != ".json":

@@ -51,7 +51,7 @@ def get_args_parser() -> cli.Parser:
         "--draws",
         type=cli.positive_int,
         default=10,
-        help="reconstructions under noise that the smoothed one is the mean of",
+        help="noisy reconstructions that are averaged",
     )
     parser.add_argument(
         "--eps", type=cli.positive_float, default=1.0, help="L2 budget of the attack on the [0, 1] scale"

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
-from attacks import ATTACKS, How, settle
+from attacks import ATTACKS, Attack, How, settle
 from attacks.targets import TARGETS
 from common import cli
 
 SMOOTHED = {"draws": 32, "fresh": False, "N": 200, "alpha": 0.001}  # defaults of the flags of --target smoothed
+
+
+def defaults(of: Callable[[Attack], object]) -> str:
+    """What `of` names for each attack, in words: `Linf for FGSM, PGD; L2 for DDN`."""
+    names: dict[object, list[str]] = {}
+    for name, attack in ATTACKS.items():
+        names.setdefault(of(attack), []).append(name)
+    return "; ".join(f"{value} for {', '.join(each)}" for value, each in names.items())
 
 
 def add_attack_flags(group: cli.Flags) -> None:
@@ -35,9 +44,13 @@ def add_attack_flags(group: cli.Flags) -> None:
     group.add_argument(
         "--norm",
         choices=["Linf", "L2", "L1", "L0"],
-        help="norm that is limited or minimised (default: depends on the attack)",
+        help="norm that is limited or minimised (default: " + defaults(lambda attack: attack.norms[0]) + ")",
     )
-    group.add_argument("--steps", type=cli.positive_int, help="steps of the attack (default: depends on the attack)")
+    group.add_argument(
+        "--steps",
+        type=cli.positive_int,
+        help="steps of the attack (default: " + defaults(lambda attack: attack.steps or "one step") + ")",
+    )
     group.add_argument(
         "--target",
         choices=TARGETS,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.many_images --images 100000 --outfile results/benchmarks/many_images.json
 
-Counted is what a process holds for itself (RssAnon of Linux): pages of mapped files are the system's, which takes them
+The figure is the process's own memory (RssAnon of Linux). Pages of mapped files belong to the system, which takes them
 back when it needs them.
 """
 

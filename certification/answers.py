@@ -31,6 +31,7 @@ def what_is_proved(settings: dict, has_groups: bool) -> str:
     decided = f" Disease or health is decided {DECIDED[settings['group_rule']]}." if has_groups else ""
     return (
         f"L2 radii on the [0, 1] scale, of the smoothed classifier, with probability {1 - alpha:g} per image{both}, at "
-        f"its input size after resizing ({settings['image_size']} px), for f as it runs on this kind of hardware; "
+        f"its input size after resizing ({settings['image_size']} px) and rounding to 8 bits, for this pipeline on "
+        "this kind of hardware; "
         f"…_grey: on the grey image behind three equal channels.{decided} {known} Research only, not a medical device."
     )

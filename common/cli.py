@@ -98,10 +98,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, **kwargs)
         self.goes_on = goes_on
 
-    def add_common_flags(self) -> None:
-        """Add --seed, --device and --config, which every script takes."""
+    def add_common_flags(self, seed: int | None = 0, seed_help: str = "seed of all random numbers") -> None:
+        """Add --seed, --device and --config, which every script takes; `seed` is the default."""
         group = self.add_argument_group("common")
-        group.add_argument("--seed", type=non_negative_int, default=0, help="seed of all random numbers")
+        group.add_argument("--seed", type=non_negative_int, default=seed, help=seed_help)
         group.add_argument(
             "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: cuda if there is a GPU, else cpu"
         )

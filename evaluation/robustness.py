@@ -55,8 +55,8 @@ def allowed_violations(claim: Claim, alpha: float, judge_alpha: float, level: fl
     A certificate is false with probability `alpha` at most. If it is true, the judge calls it violated only if it errs
     twice on the same attacked image, with independent draws: with probability `judge_alpha`² at most for each image
     within its radius. So the number of violated certificates is stochastically below a binomial with the sum of these
-    probabilities. With `judge_alpha` = `alpha` = 0.001 and five images within each radius, the sum is 0.001005, almost
-    the level of the certificates alone (of 205, two may be violated). A single judgement would make it 0.006, and five
+    probabilities. With `judge_alpha` = `alpha` = 0.001 and six images within each radius, the sum is 0.001006, almost
+    the level of the certificates alone (of 205, two may be violated). A single judgement would make it 0.007, and five
     false certificates among 205 would pass for errors of the judge.
     """
     count = int(claim.certified.sum())

@@ -31,7 +31,8 @@ SYNTHETIC = "SYNTHETIC phantom data"
 # The scope of every certified number.
 SCOPE = (
     "Each radius holds for the smoothed classifier, with probability 1 − α per image, for images fixed before the seed "
-    "was known, at the classifier's input size after resizing, for f as it runs on this kind of hardware."
+    "was known, at the classifier's input size after resizing and rounding to 8 bits, for this pipeline on this kind "
+    "of hardware."
 )
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}

@@ -15,8 +15,8 @@ from models.denoisers import NAFBlock
 
 
 def grid_side(image_size: int) -> int:
-    """The side of the latent grid: the image's halved until it is at most 8. Raises ValueError if that goes not evenly,
-    or there is nothing to halve."""
+    """The side of the latent grid: the image's halved until it is at most 8. Raises ValueError if it cannot be halved
+    evenly, or is too small to be halved."""
     side = image_size
     while side > 8:
         if side % 2:

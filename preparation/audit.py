@@ -23,6 +23,7 @@ FEW = 5  # images of a class in a split below which a number on them means nothi
 PAIRS = 48  # of alike images that are drawn
 LARGE = 0.2  # of a class, in one group: as much as a test split has, or more
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
+NOTHING = "–"  # was done about it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _sizes(readable: Sequence[Record]) -> str:
     sizes = Counter((record.width, record.height) for record in readable)
     sides = [side for size in sizes for side in size] or [0]
     common = ", ".join(f"{width}×{height} ({n})" for (width, height), n in sizes.most_common(2))
-    return f"{len(sizes)} sizes, sides {min(sides)} to {max(sides)} px, most often {common}"
+    number = "1 size" if len(sizes) == 1 else f"{len(sizes)} sizes"
+    return f"{number}, sides {min(sides)} to {max(sides)} px, most often {common}"
 
 
 def check_duplicates(records: Sequence[Record], near: Near, splits: Sequence[str]) -> list[Finding]:
@@ -140,8 +142,8 @@ def _done(groups: Iterable[Sequence[Record]], split_of: dict[str, str], left_out
     torn = sum(len({split_of[record.path] for record in group} - {""}) > 1 for group in groups)
     out = sum(record.excluded.startswith(left_out) for group in groups for record in group)
     if torn:
-        return f"nothing: {torn} of them in two splits"
-    return f"{out} images left out of training or validation" if out else "kept in one split"
+        return f"– ({torn} of them in two splits)"
+    return f"{out} image{'s' * (out != 1)} left out of training or validation" if out else "kept in one split"
 
 
 def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]) -> list[Finding]:
@@ -166,7 +168,7 @@ def check_groups(records: Sequence[Record], groups: Sequence[str], splits: Seque
             "groups (subjects, copies) in two of its splits",
             _done(published, split_of, (ALSO_IN, GROUP_IN)),
         ),
-        _finding("groups in two splits", "error", leaking, f"of {dealt} groups{joined}", "nothing"),
+        _finding("groups in two splits", "error", leaking, f"of {dealt} groups{joined}", NOTHING),
         Finding(
             "a random split would leak",
             "note" if leak else "ok",
@@ -206,8 +208,8 @@ def check_balance(
     large = _large_groups(records, groups, splits, totals)
     shares = "; ".join(f"one holds {share:.0%} of {name}" for share, name in large[:3])
     return [
-        _finding("classes a split hardly has", severity, len(few), "; ".join(few[:4]), "nothing"),
-        _finding("groups too large to deal", "warning", len(large), shares, "nothing"),
+        _finding("classes a split hardly has", severity, len(few), "; ".join(few[:4]), NOTHING),
+        _finding("groups too large to deal", "warning", len(large), shares, NOTHING),
         _finding(
             "classes, published split", "warning", len(lacking), "; ".join(lacking[:4]), "pooled, unless official"
         ),
@@ -237,7 +239,7 @@ def check_shortcuts(records: Sequence[Record], groups: Sequence[str]) -> list[Fi
     measured = shortcuts(records, groups)
     found = [] if measured else [Finding("shortcuts", "note", 0, "too few images or groups to look for them")]
     for name, (accuracy, chance) in measured.items():
-        severity, done = ("warning", "nothing") if accuracy > TEMPTING * chance else ("ok", "")
+        severity, done = ("warning", NOTHING) if accuracy > TEMPTING * chance else ("ok", "")
         detail = f"% balanced accuracy from it alone (chance {chance:.0%})"
         found.append(Finding(f"shortcut: {name}", severity, round(100 * accuracy), detail, done))
     return found
@@ -278,7 +280,9 @@ def as_text(findings: Sequence[Finding]) -> str:
     from tabulate import tabulate
 
     rows = [(f.severity if f.severity != "ok" else "", f.check, f.count, f.detail, f.done) for f in findings]
-    return tabulate(rows, ["", "check", "found", "", "what was done"], maxcolwidths=[None, None, None, 60, 40])
+    return tabulate(
+        rows, ["severity", "check", "found", "details", "what was done"], maxcolwidths=[None, None, None, 60, 40]
+    )
 
 
 def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[Record], synthetic: bool) -> bool:

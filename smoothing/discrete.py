@@ -50,7 +50,8 @@ def drawn_by_table(bits: np.random.BitGenerator, num: int, sigma: float) -> np.n
 
 @functools.lru_cache
 def table(sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each value of the first 16 bits, int16 `[65536]`: the least draw, and the draw or OPEN if others follow."""
+    """Two arrays, int16 `[65536]`, with an entry for each value of the first 16 bits of U. The first holds the smallest
+    draw that is possible with these bits. The second holds the draw, or OPEN if more than one is possible."""
     below = thresholds(sigma)
     first = np.arange(2**16).astype(np.uint64).view(np.int64) << 48
     least, largest = (

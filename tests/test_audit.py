@@ -165,7 +165,7 @@ def test_the_published_split(published):
     )
     for kind in ("identical", "nearly identical"):
         assert found[f"{kind}, published split"].detail == "groups in two of its splits, with 1 of its 18 test images"
-        assert found[f"{kind}, published split"].done == "1 images left out of training or validation"
+        assert found[f"{kind}, published split"].done == "1 image left out of training or validation"
     groups = found["groups, published split"]
     assert (groups.severity, groups.count) == ("warning", 6)
     assert groups.done == "6 images left out of training or validation"

@@ -107,7 +107,7 @@ def test_report_of_the_script(pipeline, data_dir, tmp_path, capsys):
     assert set(reports["a"]["groups"]) == {"disease", "healthy"}
     out = capsys.readouterr().out
     assert "no_tumor" in out
-    assert "disease or health: the group of the one class of a pass" in out
+    assert "disease or health: by the predicted class (single pass)" in out
     assert reports["a"]["settings"]["group_rule"] is None
     with (tmp_path / "a.csv").open(newline="") as stream:
         rows = {(row["of"], row["metric"]): row for row in csv.DictReader(stream)}

@@ -201,7 +201,7 @@ def test_every_table_says_what_its_numbers_are_about(two, tmp_path):
                 text = text.replace(line, " ")
             text = text.replace(r"$-$ $\alpha$", "− α")
             assert "the smoothed classifier, with probability 1 − α per image, for images fixed before" in text
-            assert "at the classifier's input size after resizing, for f as it runs on this kind of hardware." in text
+            assert "at the classifier's input size after resizing and rounding to 8 bits, for this pipeline on" in text
     widest = max(map(len, (tmp_path / "summary.tex").read_text().splitlines()[1:]))
     assert widest < 180  # notes do not make a table wider than the page
 

@@ -211,8 +211,8 @@ def test_what_is_claimed_stands_below_the_tables(verify, capsys):
     for words in (
         "smoothed classifier, with probability 1 − α per image",
         "for images fixed before the seed was known",
-        "input size after resizing",
-        "this kind of hardware",
+        "input size after resizing and rounding to 8 bits",
+        "for this pipeline on this kind of hardware",
         "Grey images stored as RGB: r = 0.25 is 0.144 on the grey image.",
         "by the summed votes of each group",
     ):
@@ -325,8 +325,8 @@ def test_predict_says_what_is_proved(predict, data_dir, capsys):
     out = capsys.readouterr().out
     for words in (
         "of the smoothed classifier, with probability 0.99 per image",
-        "at its input size after resizing (32 px)",
-        "as it runs on this kind of hardware",
+        "at its input size after resizing (32 px) and rounding to 8 bits",
+        "for this pipeline on this kind of hardware",
         "decided by the summed votes of each group",
     ):
         assert words in out

@@ -174,8 +174,8 @@ def add_objective_flags(group: cli.Flags) -> None:
         "--objective",
         choices=["stability", "classification"],
         default="stability",
-        help="target of the loss: f's own answer to the clean image (stability), or the label, for "
-        "reconstruction the true image (classification)",
+        help="target of the loss: stability: f's own answer to the clean image; classification: the label "
+        "(reconstruction: the true image)",
     )
     group.add_argument(
         "--mse_weight",
@@ -212,7 +212,9 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument(
         "--mu",
         type=cli.positive_float,
-        help="step size of the finite differences (default: depends on --zo_precision and --scores)",
+        help="step size of the finite differences (default for DS, AE_DS by --zo_precision, or with --scores labels: "
+        + "; ".join(f"{kind} {steps['DS']:g}, {steps['AE_DS']:g}" for kind, steps in STEPS.items())
+        + ")",
     )
     zeroth.add_argument(
         "--zo_grey",
@@ -224,7 +226,8 @@ def add_query_flags(parser: cli.Parser) -> None:
         "--zo_pool",
         type=cli.positive_int,
         metavar="P",
-        help="choose the images of a step from P batches, mostly those with a large loss",
+        help="choose the images of a step from P batches, mostly those with a large loss (default: one batch, all of "
+        "its images)",
     )
     zeroth.add_argument(
         "--zo_batch",
