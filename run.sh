@@ -39,8 +39,8 @@ out=${out:-runs/$dataset}
 mkdir -p "$out"
 
 case "$dataset" in # enough to see it work; results/ on real images come from the longer training of configs/
-    Phantom_MRI) classifier_epochs=30 mse_epochs=60 stability_epochs=15 N=1000 skip=5 ;;
-    *) classifier_epochs=30 mse_epochs=95 stability_epochs=40 N=1000 skip=6 ;;
+    Phantom_MRI) classifier_epochs=30 mse_epochs=60 stability_epochs=40 mse_weight=50 N=1000 skip=5 ;;
+    *) classifier_epochs=30 mse_epochs=95 stability_epochs=40 mse_weight=10 N=1000 skip=6 ;;
 esac
 
 # stage "what it does" WHICH command…: announce, run, and show which lines (for sed) of what the script reports.
@@ -67,7 +67,7 @@ stage "Train a denoiser by reconstruction" '$p' \
     ds_main.py --dataset "$dataset" --noise_sd 0.2 0.6 --epochs $mse_epochs --outdir "$out/mse" --resume --device $device
 stage "Train it end to end, so that the frozen classifier keeps its answers under noise" '$p' \
     main_ds.py --dataset "$dataset" --classifier "$classifier" --pretrained_denoiser "$mse" --noise_sd 0.25 0.5 \
-    --objective stability --mse_weight 10 --epochs $stability_epochs --outdir "$out/stability" --resume --device $device
+    --objective stability --mse_weight $mse_weight --epochs $stability_epochs --outdir "$out/stability" --resume --device $device
 stage "Draw what it does to noisy images" '$p' \
     ds_main.py --mode inference --pretrained_denoiser "$stability" --noise_sd 0.5 --images 10 --outdir "$out/denoised" \
     --device $device
