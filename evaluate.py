@@ -41,7 +41,7 @@ from models.flags import open_pipeline
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_pipeline_flags(split=False)
     parser.add_split_flag()
     parser.add_argument("--skip", type=cli.positive_int, default=1, help="use only every SKIP-th image of the split")

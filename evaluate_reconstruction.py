@@ -35,7 +35,7 @@ COLUMNS = ("pipeline", "measurements", "rmse", "psnr", "rmse_smoothed", "psnr_sm
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     cli.reconstructor_flags(parser)
     cli.image_flags(parser)
     parser.add_argument(

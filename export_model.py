@@ -19,7 +19,7 @@ from models.measurements import export_reconstructor
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_argument(
         "--model",
         "--classifier",

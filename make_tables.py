@@ -38,7 +38,7 @@ from evaluation.tables import (
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_argument(
         "--add",
         type=named_file,

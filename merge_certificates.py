@@ -15,7 +15,7 @@ from common import cli
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_argument("shards", type=Path, nargs="+", metavar="SHARD.tsv", help="TSVs of all shards of one run")
     parser.add_argument("--outfile", type=Path, required=True, help="merged TSV; settings go to <outfile>.json")
     parser.add_common_flags()

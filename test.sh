@@ -12,7 +12,6 @@ set_up
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [ "$coverage" = 1 ]; then
-    "$python" -c 'import pytest_cov' 2>/dev/null || "$python" -m pip install --disable-pip-version-check --quiet 'pytest-cov>=7'
     # Scripts that tests start as processes of their own, in other folders, count too: hence absolute paths.
     mkdir -p "$venv/coverage"
     cat >"$venv/covered.ini" <<END

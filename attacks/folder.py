@@ -54,7 +54,7 @@ class AttackedFolder(files.Table):
 
     def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
         manifest = folder / "manifest.csv"
-        if overwrite and manifest.is_file() and not _goes_on(manifest, settings):
+        if overwrite and manifest.is_file() and not _resumes(manifest, settings):
             shutil.rmtree(folder)
         super().__init__(manifest, COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix, --overwrite")
         self.folder = folder
@@ -77,7 +77,7 @@ def _place(line: str) -> tuple[int, int]:
     return SPLITS.index(split), int(index)
 
 
-def _goes_on(manifest: Path, settings: dict) -> bool:
+def _resumes(manifest: Path, settings: dict) -> bool:
     """Whether a run with these settings can resume the one that wrote the manifest."""
     try:
         made_with = files.read_json(files.settings_path(manifest))

@@ -31,12 +31,6 @@ SIGMA = 0.5
 TRAINED = 32  # images of a training step
 
 
-def zero(convolution: nn.Conv2d) -> None:
-    """Let a convolution give 0 at first: its block then begins as the identity."""
-    for parameter in convolution.parameters():
-        nn.init.zeros_(parameter)
-
-
 class Dense(nn.Module):
     """A residual block of two 3×3 convolutions with a ReLU between them, which starts as the identity. It has no norm
     (Lim et al. 2017, EDSR) or a batch norm, which is folded into the convolution for inference."""

@@ -34,7 +34,7 @@ for images, labels in get_loader(get_dataset("Many", "train", int(sys.argv[2]), 
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_argument("--images", type=cli.positive_int, default=10_000, help="number of images to make")
     parser.add_argument("--side", type=cli.positive_int, default=64, help="side of the images in pixels")
     parser.add_argument("--folder", type=Path, help="folder to make them in (default: the system's temporary one)")

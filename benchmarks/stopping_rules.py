@@ -58,7 +58,7 @@ RULES = {"published": FixedDraws, "all draws": AllDraws, "version 1": EProcessDr
 
 
 def get_args_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__, goes_on=False)
+    parser = cli.Parser(__doc__, resumes=False)
     parser.add_argument("--votes", type=Path, nargs="+", required=True, metavar="TSV", help="TSVs of counted votes")
     parser.add_argument("--N0", type=cli.positive_int, default=100, help="draws per image that choose the class")
     parser.add_argument("--alpha", type=cli.probability, default=0.001, help="failure probability per image")

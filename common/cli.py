@@ -92,11 +92,11 @@ def reconstructor_flags(group: Flags, required: bool = True) -> None:
 class Parser(argparse.ArgumentParser):
     """ArgumentParser without abbreviations. It takes `-` for `_` in flags, reads --config, and errs in one line."""
 
-    def __init__(self, description: str | None = None, goes_on: bool = True, **kwargs) -> None:
-        """`goes_on`: the same command resumes the script after an interruption."""
+    def __init__(self, description: str | None = None, resumes: bool = True, **kwargs) -> None:
+        """`resumes`: the same command resumes the script after an interruption."""
         kwargs.setdefault("formatter_class", _HelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **kwargs)
-        self.goes_on = goes_on
+        self.resumes = resumes
 
     def add_common_flags(self, seed: int | None = 0, seed_help: str = "seed of all random numbers") -> None:
         """Add --seed, --device and --config, which every script takes; `seed` is the default."""
@@ -232,7 +232,7 @@ def run(
                 warnings.showwarning = functools.partial(_show_warning, parser.prog)
             main(args)
     except KeyboardInterrupt:
-        hint = "; the same command (training: with --resume) resumes" * parser.goes_on
+        hint = "; the same command (training: with --resume) resumes" * parser.resumes
         parser.exit(130, f"\n{parser.prog}: interrupted{hint}\n")
     except BrokenPipeError:  # the reader of the output, `head` say, has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,7 +32,7 @@ def test_wanted_indices_of_shards_are_a_partition():
     assert parts == [[0, 6], [2, 8], [4]]
 
 
-def test_killed_at_any_byte_it_goes_on_with_nothing_lost_and_nothing_doubled(tmp_path):
+def test_killed_at_any_byte_it_resumes_with_nothing_lost_and_nothing_doubled(tmp_path):
     whole = write(tmp_path / "a.tsv").read_bytes()
     for length in range(len(whole)):
         (tmp_path / "a.tsv").write_bytes(whole[:length])

@@ -119,7 +119,7 @@ def test_smoothed_attacks_depend_on_neither_batch_nor_the_images_before(generate
         assert alike[0] == alike[1]
 
 
-def test_interrupted_it_goes_on_and_is_the_same(generate, data_dir, monkeypatch, tmp_path):
+def test_interrupted_it_resumes_and_is_the_same(generate, data_dir, monkeypatch, tmp_path):
     flags = ("--attack", "PGD", "--steps", 3, "--batch", 2)
     whole = generate("_whole", *flags)
     save, calls = AttackedFolder.save, []

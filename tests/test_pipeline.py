@@ -362,7 +362,7 @@ def test_a_split_is_grey_if_all_its_images_are():
     assert all_grey(dataset, settings | {"skip": 4})
 
 
-def test_interrupted_certification_goes_on(verify, monkeypatch, tmp_path):
+def test_interrupted_certification_resumes(verify, monkeypatch, tmp_path):
     reference = answers(verify("whole.tsv"))
     append, calls = CertificateFile.append, []
 

@@ -115,6 +115,13 @@ def test_the_last_look_costs_next_to_nothing():
     assert boundaries((norm.cdf(3),), 10_000, 0.001)[0].claim[-1] == 9997
 
 
+@pytest.mark.parametrize(("sigmas", "n", "draws"), [(2, 1000, 416), (2.5, 2000, 1248), (3, 10_000, 6112)])
+def test_what_the_surest_image_takes(sigmas, n, draws):
+    """As docs/stopping_rule.md says, where all draws agree."""
+    (boundary,) = boundaries((float(norm.cdf(sigmas)),), n, 0.001)
+    assert looks(n)[(boundary.claim <= looks(n)).argmax()] == draws
+
+
 def test_looks_grow_and_end_at_n():
     assert looks(10).tolist() == [10]
     found = looks(10_000)

@@ -480,7 +480,7 @@ def test_too_few_groups_are_called_so(tmp_path, fails):
     fails(1, ("too few images", "18 images are 2 groups", "--near, --group_by"), *flags, "--group_by", "[ab]/")
 
 
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_resumes(tmp_path, monkeypatch):
     """What was read of an image is not read again, unless it changed; the manifest is that of an uninterrupted run."""
     for c, name in enumerate("ab"):
         fill(tmp_path / "S" / name, 20, c)

@@ -95,7 +95,7 @@ axes[1].set(
     xticks=range(len(traits)),
     xticklabels=traits,
     ylabel="balanced accuracy (%)",
-    title="The class, from what is no medicine",
+    title="How well the class follows from non-medical traits",
 )
 axes[1].legend(fontsize=8)
 figure.tight_layout()
