@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-DICOM = {".dcm", ".dicom"}
-NIFTI = {".nii", ".nii.gz"}
+from imaging.dicom import DICOM, begins_as_dicom, frames_of, read_dicom
+from imaging.nifti import NIFTI, depth_of, read_nifti
+from imaging.pictures import PICTURES, read_picture
+
 KINDS = PICTURES | DICOM | NIFTI
 RESAMPLING = Image.Resampling.BILINEAR
 FITS = ("resize", "letterbox")
@@ -35,19 +36,10 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
         raise FileNotFoundError(f"{path}: no such image")
     suffix = suffix_of(path)
     if suffix in DICOM:
-        return _read_dicom(path, number, window)
+        return read_dicom(path, number, window)
     if suffix in NIFTI:
-        return _read_nifti(path, number, window)
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I") or image.mode == "F":
-                return _stretched(path, np.asarray(image, dtype=float))
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if str(error).startswith(f"{path}: "):
-            raise
-        reason = " ".join(str(error).split()).replace(str(path), path.name)
-        raise ValueError(f"{path}: cannot be read as an image ({reason})") from None
+        return read_nifti(path, number, window)
+    return read_picture(path)
 
 
 def of_volume(path: Path) -> tuple[Path, int | None]:
@@ -134,16 +126,8 @@ def slices_of(path: Path) -> int | None:
     """The number of slices along the third axis of a NIfTI volume, or of frames in a DICOM file of several frames, from
     the header. None for any other file. Raises ValueError as `read_image` does."""
     if suffix_of(path) in NIFTI:
-        shape = _open_nifti(path).shape
-        return shape[2] if len(shape) > 2 else 1
-    if suffix_of(path) in DICOM:
-        pydicom = _pydicom(path)
-        try:
-            frames = pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames")
-            return int(frames) if frames and int(frames) > 1 else None
-        except Exception as error:
-            raise _unreadable(path, "DICOM", error) from None
-    return None
+        return depth_of(path)
+    return frames_of(path) if suffix_of(path) in DICOM else None
 
 
 def suffix_of(path: Path) -> str:
@@ -152,95 +136,6 @@ def suffix_of(path: Path) -> str:
     name, suffix = path.name.lower(), path.suffix.lower()
     if name.endswith(".nii.gz"):
         return ".nii.gz"
-    if re.fullmatch(r"(\.\d+)?", suffix) and name != "dicomdir" and _begins_as_dicom(path):
+    if re.fullmatch(r"(\.\d+)?", suffix) and name != "dicomdir" and begins_as_dicom(path):
         return ".dcm"
     return suffix
-
-
-def _begins_as_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> ValueError:
-    return ValueError(f"{path}: cannot be read as {kind} ({' '.join(str(error).split())[:120]})")
-
-
-def _pydicom(path: Path):
-    try:
-        import pydicom.pixels
-    except ImportError:
-        raise ValueError(f"{path}: DICOM needs pydicom >= 3 (pip install pydicom)") from None
-    return pydicom
-
-
-def _read_dicom(path: Path, number: int | None, window: tuple[float, float] | None) -> Image.Image:
-    pydicom = _pydicom(path)
-    try:
-        data = pydicom.dcmread(path)
-        frames = int(data.get("NumberOfFrames") or 1)
-        number = frames // 2 if number is None else number
-        if number >= frames:
-            raise ValueError(f"has no frame {number}, only {frames}")
-        pixels = pydicom.pixels.pixel_array(data, index=number)
-        photometric = str(data.PhotometricInterpretation)
-        bits = data.BitsStored
-        if photometric == "PALETTE COLOR":
-            pixels = pydicom.pixels.apply_color_lut(pixels, data)
-            bits = data.RedPaletteColorLookupTableDescriptor[2]
-        elif photometric.startswith("MONOCHROME"):
-            pixels = pydicom.pixels.apply_modality_lut(pixels, data)
-            if window is None and data.get("VOILUTSequence"):
-                pixels = pydicom.pixels.apply_voi_lut(pixels, data, index=0)
-            elif window is None and data.get("WindowWidth"):
-                centre, width = (float(np.ravel(data[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-                window = (centre - width / 2, centre + width / 2)
-    except Exception as error:  # pydicom raises all kinds on damaged files and missing decoders
-        raise _unreadable(path, "DICOM", error) from None
-    if pixels.ndim == 3:
-        return Image.fromarray((pixels >> max(0, bits - 8)).astype(np.uint8)).convert("RGB")
-    low, high = window or (pixels.min(), pixels.max())
-    if photometric == "MONOCHROME1":
-        pixels, low, high = -pixels.astype(float), -high, -low
-    return _stretched(path, pixels.astype(float), low, high)
-
-
-def _open_nifti(path: Path):
-    try:
-        import nibabel
-    except ImportError:
-        raise ValueError(f"{path}: NIfTI needs nibabel (pip install nibabel)") from None
-    try:
-        return nibabel.as_closest_canonical(nibabel.load(path))
-    except Exception as error:
-        raise _unreadable(path, "NIfTI", error) from None
-
-
-def _read_nifti(path: Path, number: int | None, window: tuple[float, float] | None) -> Image.Image:
-    volume = _open_nifti(path)
-    try:
-        volume = np.asarray(volume.dataobj, dtype=float)
-    except Exception as error:
-        raise _unreadable(path, "NIfTI", error) from None
-    while volume.ndim > 3:
-        volume = volume[..., 0]
-    if volume.ndim == 3:
-        number = volume.shape[2] // 2 if number is None else number
-        if number >= volume.shape[2]:
-            raise ValueError(f"{path}: has no slice {number}, only {volume.shape[2]}")
-        volume = volume[:, :, number]
-    if not volume.size:
-        raise ValueError(f"{path}: has no pixels")
-    low, high = window or np.percentile(volume, (1, 99))
-    return _stretched(path, np.rot90(volume), low, high)
-
-
-def _stretched(path: Path, pixels: np.ndarray, low: float | None = None, high: float | None = None) -> Image.Image:
-    if not np.isfinite(pixels).all():  # one NaN would turn the whole slice black
-        raise ValueError(f"{path}: {(~np.isfinite(pixels)).sum()} of its values are not finite numbers")
-    low, high = pixels.min() if low is None else low, pixels.max() if high is None else high
-    scaled = np.clip((pixels - low) / (high - low if high > low else 1.0), 0, 1)
-    return Image.fromarray((255 * scaled).round().astype(np.uint8)).convert("RGB")
