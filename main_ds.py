@@ -27,7 +27,7 @@ import torch
 from common import cli
 from datasets import ImageDataset, get_dataset, get_loader
 from models import DEFAULT_DENOISER, Queried, fingerprint, frozen, load_front, load_surrogates, origins, prepare
-from models.flags import described_classifier, described_reconstructor
+from models.flags import announce, described_classifier, described_reconstructor
 from training import flags
 from training.augmentation import random_affine
 from training.end_to_end import EndToEnd
@@ -40,7 +40,7 @@ from training.tasks import load_task
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
-    cli.classifier_flags(model, required=False)
+    cli.classifier_flags(model, required=False, arch=())
     cli.reconstructor_flags(model, required=False)
     flags.add_front_flags(model)
     objective = parser.add_argument_group("objective")
@@ -60,6 +60,7 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     args.train_method = args.train_method or ("whole" if args.model_type == "AE_DS" else "part")
+    flags.settle_arch(args)
     flags.check_objective(args)
     flags.check_method(args)
     device = flags.set_up(args)
@@ -67,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- models ----
     described = described_classifier(args) if args.reconstructor is None else described_reconstructor(args)
     network, made, task = load_task(args, device, described)
+    announce(args.classifier, made.get("kind"))
     surrogates = load_surrogates(args.surrogates, made, device)
     if isinstance(network, Queried) and not (args.optimization_method == "ZO" or surrogates):
         raise ValueError(f"{network.name}: gives no gradients; use --optimization_method ZO or --surrogates")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from common import files
 from models.foreign import RETRIES, Function, Queried, foreign, is_foreign, must_agree, must_be_told, write_onnx
 from models.inference import frozen
+from models.reading import digest_of_folder
 from models.registry import load_model
 
 SCORES = ("logits", "probabilities", "labels")
@@ -158,8 +159,10 @@ def load_surrogates(paths: Sequence[Path], made: dict[str, Any], device: torch.d
 
 
 def fingerprint(spec: Path | str) -> str:
-    """SHA-256 of the classifier's file. Of a Python function: its name and the SHA-256 of its module's file, which does
-    not cover everything that the function depends on."""
+    """SHA-256 of the classifier's file, or of the files of its folder. Of a Python function: its name and the SHA-256
+    of its module's file, which does not cover everything that the function depends on."""
+    if Path(spec).is_dir():
+        return digest_of_folder(Path(spec))
     if not is_foreign(spec) or Path(spec).is_file():
         return files.sha256(spec)
     module = sys.modules.get(str(spec).partition(":")[0])

@@ -10,14 +10,33 @@ import torch
 
 from imaging.catalogue import DatasetInfo, dataset_info, prepared_info
 from models import Pipeline, load_pipeline
+from models.kinds import DESCRIBING
 
 
 def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
-    """The description of the classifier on the command line, for `models.load_classifier`; the number of its classes is
-    that of `--dataset`."""
-    classes = None if args.dataset is None else len(dataset_info(args.dataset, args.data_dir).classes)
+    """The description of the classifier on the command line, for `models.load_classifier`; its classes are those of
+    `--dataset`."""
     names = ("scores", "dataset", "image_size", "channels")
-    return {name: getattr(args, name) for name in names} | {"num_classes": classes}
+    described = {name: getattr(args, name) for name in names} | {"num_classes": None, **from_elsewhere(args)}
+    if args.dataset is not None:
+        info = dataset_info(args.dataset, args.data_dir)
+        described |= {"num_classes": len(info.classes), "class_names": info.classes, "aliases": info.aliases}
+    return described
+
+
+def from_elsewhere(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of a classifier from elsewhere: `models.kinds.DESCRIBING`; only what is given."""
+    given = {name: getattr(args, "classifier_arch" if name == "arch" else name) for name in DESCRIBING}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def fixed_by(args: argparse.Namespace, pipeline: Pipeline) -> dict[str, Any]:
+    """The settings of a result that say how a classifier from elsewhere was used; {} for one of ours."""
+    given = from_elsewhere(args)
+    if args.classifier is not None and pipeline.kind is not None and args.scores != "logits":
+        given["scores"] = args.scores
+    weights = {"classifier_weights_sha256": pipeline.weights_sha256} if pipeline.weights_sha256 else {}
+    return ({"classifier_flags": given} if given else {}) | weights
 
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
@@ -27,8 +46,9 @@ def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
-    """The pipeline of the flags, frozen, on `device`. Raises what `models.load_pipeline` does."""
-    return load_pipeline(
+    """The pipeline of the flags, frozen, on `device`. Prints what a classifier from elsewhere was recognised as. Raises
+    what `models.load_pipeline` does."""
+    pipeline = load_pipeline(
         args.classifier,
         args.pretrained_denoiser,
         device,
@@ -36,6 +56,14 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
         args.pretrained_decoder,
         **described_classifier(args),
     )
+    announce(args.classifier, pipeline.kind)
+    return pipeline
+
+
+def announce(classifier: object, kind: str | None) -> None:
+    """Say what a classifier from elsewhere was recognised as."""
+    if kind is not None:
+        print(f"--classifier {classifier}: {kind}")
 
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.black_box import load_classifier
 from models.device import autocast, prepare
 from models.fronts import load_front
 from models.inference import frozen
+from models.kinds import load_classifier
 from models.registry import origins
 
 
@@ -48,7 +48,9 @@ class Autocast(nn.Module):
 class Pipeline:
     """The loaded parts of a pipeline and the images that it takes. `dataset` is the data set that the classifier was
     trained on, `info` its description if the checkpoint stores it (`catalogue.DatasetInfo.plain`, else None). `origins`
-    maps each file to its training data (name, digest of the manifest), if the file stores that."""
+    maps each file to its training data (name, digest of the manifest), if the file stores that. `kind` says in words
+    what a classifier of somebody else's was recognised as, and `weights_sha256` is the digest of its weights if these
+    lie in no file that the command line names."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -58,6 +60,8 @@ class Pipeline:
     num_classes: int
     info: dict[str, Any] | None = None
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    kind: str | None = None
+    weights_sha256: str | None = None
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level: images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`. `compiled`
@@ -111,4 +115,6 @@ def load_pipeline(
         kwargs["num_classes"],
         made.get("info"),
         trained,
+        made.get("kind"),
+        made.get("weights_sha256"),
     )

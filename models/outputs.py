@@ -1,0 +1,110 @@
+"""What other people's classifiers return, taken apart: tensors, tuples, dictionaries and model outputs → logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The names under which dictionaries hold the scores, the likeliest first.
+NAMES = (
+    "logits",
+    "logit",
+    "out",
+    "output",
+    "outputs",
+    "pred",
+    "preds",
+    "prediction",
+    "scores",
+    "probs",
+    "probabilities",
+)
+# How the last operation of a graph of gradients is called, and what the scores then are. VIEWS change no value.
+LAST = {"SoftmaxBackward0": "probabilities", "SigmoidBackward0": "sigmoids"}
+VIEWS = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "Alias", "ToCopy")
+EDGE = 1e-7  # probabilities are kept this far from 0 and 1 before their logarithm is taken
+
+
+class Answers(nn.Module):
+    """`net` with logits `[B, K]` of whatever it returns. `returns` says what its scores are: `logits`; `probabilities`,
+    which become their logarithms; or `sigmoids`, probabilities of each class by itself, which become the numbers under
+    the sigmoid. One score per image, z, is the logit of the second of two classes: (0, z).
+    """
+
+    def __init__(self, net: nn.Module, returns: str = "logits") -> None:
+        super().__init__()
+        self.net, self.returns = net, returns
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = scores_of(self.net(x), len(x)).float()
+        if self.returns == "sigmoids" or (self.returns == "probabilities" and scores.shape[1] == 1):
+            scores = scores.clamp(EDGE, 1 - EDGE).logit()
+        elif self.returns == "probabilities":
+            scores = scores.clamp(min=1e-12).log()
+        return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
+
+
+class Chosen(nn.Module):
+    """Columns `[B, K]` → `[B, len(order)]` in this order: the outputs of the classes of a data set."""
+
+    order: Tensor
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits[:, self.order]
+
+
+def scores_of(output: Any, images: int) -> Tensor:
+    """The scores `[images, K]` in what a network returned for a batch. Raises ValueError if there are none."""
+    scores = tensor_in(output)
+    while scores.dim() > 2 and scores.shape[-1] == 1:
+        scores = scores.squeeze(-1)
+    scores = scores.unsqueeze(1) if scores.dim() == 1 else scores
+    if scores.dim() != 2 or len(scores) != images:
+        raise ValueError(
+            f"returned shape {list(scores.shape)} for {images} image(s), but a classifier returns one row of scores "
+            f"for each image: [{images}, number of classes]"
+        )
+    return scores
+
+
+def tensor_in(output: Any) -> Tensor:
+    """The tensor that a network means by its output: itself, `.logits`, the entry of a dictionary with a usual name or
+    its only tensor, or the first tensor of a tuple. Raises ValueError if there is none."""
+    if isinstance(output, Tensor):
+        return output
+    named = getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    if isinstance(output, Mapping):
+        tensors = {str(name).lower(): each for name, each in output.items() if isinstance(each, Tensor)}
+        found = next((tensors[name] for name in NAMES if name in tensors), None)
+        if found is None and len(tensors) == 1:
+            (found,) = tensors.values()
+        if found is None:
+            raise ValueError(f"returned a dictionary of {', '.join(map(str, output)) or 'nothing'}, without logits")
+        return found
+    if isinstance(output, (tuple, list)):
+        for each in output:
+            if isinstance(each, (Tensor, Mapping)) or hasattr(each, "logits"):
+                return tensor_in(each)
+    raise ValueError(f"returned {type(output).__name__}, not a tensor of scores")
+
+
+def nature(scores: Tensor) -> str:
+    """What scores `[B, K]` are, by the operation that made them: `probabilities` behind a softmax, `sigmoids`, else
+    `logits`. Also probabilities if each of several rows is positive and sums to one."""
+    node = scores.grad_fn
+    while node is not None and node.name().startswith(VIEWS):
+        node = node.next_functions[0][0]
+    if node is not None and node.name() in LAST:
+        return LAST[node.name()]
+    sums = scores.detach().float().sum(dim=1)
+    is_simplex = scores.shape[1] > 1 and scores.min() >= 0 and (sums - 1).abs().max() < 1e-4
+    return "probabilities" if is_simplex else "logits"
