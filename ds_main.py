@@ -172,7 +172,8 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
     """The network of --pretrained_denoiser and its checkpoint. Raises ValueError if a flag contradicts it."""
     if args.pretrained_denoiser is None:
         raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
-    denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
+    denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device, args.denoiser_scale)
+    described = _completed(args, described)
     measured = described.get("measurement")
     kind = "autoencoder" if described["arch"] == "autoencoder" else "reconstructor" if measured else "denoiser"
     is_like = {
@@ -185,6 +186,15 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
         is_like |= {"measurement": measured["kind"], "acceleration": measured["acceleration"]}
     flags.settle(args, args.pretrained_denoiser, is_like)
     return denoiser, described
+
+
+def _completed(args: argparse.Namespace, described: dict) -> dict:
+    """The description of a network with what a denoiser from elsewhere does not say of its images, by the flags."""
+    name = described.get("dataset") or args.dataset or "Phantom_MRI"
+    size = described.get("image_size") or args.image_size or dataset_info(name, args.data_dir).image_size
+    kwargs = {**described["arch_kwargs"], "channels": takes(described)[0] or args.channels or 3}
+    is_whole = described["arch"] in ("ae_ds", "pair")  # whose channels its parts say
+    return described | {"dataset": name, "image_size": size} | ({} if is_whole else {"arch_kwargs": kwargs})
 
 
 def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:

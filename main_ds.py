@@ -122,7 +122,7 @@ def load_trained(
     """What is trained, from checkpoints or new, and its description; --arch and --latent are set to what it is."""
     paths = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
     arch, latent = args.arch or DEFAULT_DENOISER, args.latent or 576
-    front, describe = load_front(channels, size, device, *paths, args.model_type, arch, latent)
+    front, describe = load_front(channels, size, device, *paths, args.model_type, arch, latent, args.denoiser_scale)
     parts = describe["arch_kwargs"] if describe["arch"] == "ae_ds" else {"denoiser": describe}
     flags.settle(args, args.pretrained_denoiser, {"arch": parts["denoiser"]["arch"]})
     latent = parts.get("autoencoder", describe)["arch_kwargs"].get("latent", latent)

@@ -105,6 +105,16 @@ def image_flags(group: Flags) -> None:
     )
 
 
+def scale_flag(group: Flags) -> None:
+    """Add the scale of the images of a denoiser from elsewhere."""
+    group.add_argument(
+        "--denoiser_scale",
+        choices=["unit", "symmetric"],
+        help="images that a diffusion model or package.module:name takes: unit: [0, 1]; symmetric: [-1, 1] (default: "
+        "as the diffusion model's configuration says; else unit)",
+    )
+
+
 def reconstructor_flags(group: Flags, required: bool = True) -> None:
     """Add --reconstructor and what it reconstructs from, for networks that do not store that."""
     group.add_argument(
@@ -168,8 +178,10 @@ class Parser(argparse.ArgumentParser):
             "--pretrained_denoiser",
             "--denoiser",
             type=Path,
-            help="checkpoint of the denoiser D (default: none, the classifier alone)",
+            help="the denoiser D: a checkpoint, weights of a DRUNet, a folder of diffusers, or package.module:name "
+            "(default: none, the classifier alone)",
         )
+        scale_flag(group)
         group.add_argument(
             "--pretrained_encoder",
             type=Path,

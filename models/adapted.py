@@ -20,7 +20,7 @@ from models.black_box import QueriedClassifier, local_function
 from models.device import prepare
 from models.inference import folded
 from models.normalize import Normalize, SwapColours, per_channel, statistics
-from models.outputs import Answers, Chosen, nature, scores_of, tensor_in
+from models.outputs import Answers, Chosen, last_line, nature, probes, scores_of, tensor_in
 from models.small_maps import with_small_maps
 
 SIDES = (224, 32, 64, 96, 128, 256, 299, 384, 48, 28)  # asked in this order, where a network refuses the size given
@@ -138,12 +138,6 @@ def layers_before(known: Mapping[str, Any]) -> list[nn.Module]:
     return [*layers, normalize] if is_needed else layers
 
 
-def probes(channels: int, height: int, width: int) -> Tensor:
-    """Two images `[2, C, H, W]` in [0, 1], always the same ones: noise, and noise around grey."""
-    noise = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return torch.stack([noise[0], 0.3 + 0.2 * noise[1]])
-
-
 def examine(net: nn.Module, name: str, shape: tuple[int, int, int], device: torch.device | str) -> Findings:
     """Ask `net` about two images. Warns if its answers are random, or depend on the other images of a batch. Raises
     ValueError if it cannot take such images or is no classifier, and FloatingPointError if its answers are NaN."""
@@ -209,10 +203,14 @@ def _what_it_takes(net: nn.Module, channels: int, size: int) -> str:
 
 
 def _passes_gradients(net: nn.Module, x: Tensor) -> bool:
+    """Whether autograd gets through; where it only warns that it does not know the way, it does not."""
     x = x.clone().requires_grad_()
-    with contextlib.suppress(Exception), torch.enable_grad():
+    with contextlib.suppress(Exception), torch.enable_grad(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         (grad,) = torch.autograd.grad(scores_of(net(x), 1).float().sum(), x, allow_unused=True)
-        return grad is not None
+        return grad is not None and not any(
+            "autograd kernel was not registered" in str(each.message) for each in warned
+        )
     return False
 
 
@@ -292,9 +290,3 @@ def in_order(box: QueriedClassifier, known: Mapping[str, Any], before: Sequence[
 def _of(name: str, known: Mapping[str, Any]) -> tuple[str, int]:
     """The name without its flag, and the number of classes, as a black box wants them."""
     return name.partition(" ")[2], len(known["class_names"])
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of an error, which says what happened."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip()[:200]}" if lines else type(error).__name__

@@ -35,8 +35,9 @@ def fixed_by(args: argparse.Namespace, pipeline: Pipeline) -> dict[str, Any]:
     given = from_elsewhere(args)
     if args.classifier is not None and pipeline.kind is not None and args.scores != "logits":
         given["scores"] = args.scores
+    scale = {"denoiser_scale": args.denoiser_scale} if args.denoiser_scale is not None else {}
     weights = {"classifier_weights_sha256": pipeline.weights_sha256} if pipeline.weights_sha256 else {}
-    return ({"classifier_flags": given} if given else {}) | weights
+    return ({"classifier_flags": given} if given else {}) | scale | weights
 
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
         device,
         args.pretrained_encoder,
         args.pretrained_decoder,
+        args.denoiser_scale,
         **described_classifier(args),
     )
     announce(args.classifier, pipeline.kind)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from common import files
-from models.adapted import last_line
 from models.libraries import installed
+from models.outputs import last_line
 from models.weights import network_of, read_weights
 
 RESAMPLINGS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by their numbers in PIL

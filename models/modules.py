@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.adapted import last_line, probes
 from models.foreign import python_function
-from models.outputs import scores_of
+from models.outputs import last_line, probes, scores_of
 
 BATCHES = ("x", "xs", "images", "image", "batch", "inputs", "input", "imgs", "arrays", "pixels")  # what people call one
 OF_TORCH = ("torch", "torchvision", "timm", "transformers", "monai")
@@ -46,7 +45,8 @@ def named_object(flag: str, spec: str) -> Any:
     if needed or (names and names[0] in BATCHES):
         return found
     try:
-        return found()
+        make: Callable[[], Any] = found
+        return make()
     except Exception as error:  # whatever a foreign function raises
         if names and not is_class:  # it may be a function of a batch after all
             return found

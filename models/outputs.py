@@ -108,3 +108,15 @@ def nature(scores: Tensor) -> str:
     sums = scores.detach().float().sum(dim=1)
     is_simplex = scores.shape[1] > 1 and scores.min() >= 0 and (sums - 1).abs().max() < 1e-4
     return "probabilities" if is_simplex else "logits"
+
+
+def probes(channels: int, height: int, width: int) -> Tensor:
+    """Two images `[2, C, H, W]` in [0, 1], always the same ones: noise, and noise around grey."""
+    noise = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+    return torch.stack([noise[0], 0.3 + 0.2 * noise[1]])
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error, which says what happened."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip()[:200]}" if lines else type(error).__name__

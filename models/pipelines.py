@@ -82,6 +82,7 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     encoder: Path | None = None,
     decoder: Path | None = None,
+    scale: str | None = None,
     **described: Any,
 ) -> Pipeline:
     """Load the parts, frozen (`models.inference`). `classifier` and `described` are as in `load_classifier`, the others
@@ -102,8 +103,10 @@ def load_pipeline(
     kwargs = made["arch_kwargs"]
     d = None
     if denoiser is not None:
-        d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder)
+        d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder, scale=scale)
         d = frozen(prepare(d, device))
+    elif scale is not None:
+        raise ValueError("--denoiser_scale: there is no denoiser; give --pretrained_denoiser")
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(

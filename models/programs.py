@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.adapted import last_line
-from models.outputs import scores_of
+from models.outputs import last_line, scores_of
 
 METADATA = "denoised_smoothing"  # entry of the files that we write
 
@@ -24,7 +23,7 @@ class Program(nn.Module):
         super().__init__()
         self.graph, self.batch = graph, batch
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> Program:
         self.training = mode  # a graph refuses to be asked
         return self
 

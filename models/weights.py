@@ -49,11 +49,11 @@ class Found:
 def read_weights(flag: str, path: Path) -> dict[str, Any]:
     """The content of a file of weights, plain types and tensors. Raises FileNotFoundError or ValueError."""
     if kind_of_file(path) == "safetensors":
-        safetensors = installed("safetensors.torch", f"{flag} {path}")
+        safetensors = installed("safetensors.torch", f"{flag} {path}".strip())
         try:
             return safetensors.load_file(path)
         except Exception as error:  # it has kinds of its own
-            raise ValueError(f"{flag} {path}: not a readable safetensors file ({error})") from None
+            raise ValueError(f"{flag} {path}: not a readable safetensors file ({error})".strip()) from None
     return read_tensors(path)
 
 

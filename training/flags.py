@@ -136,8 +136,12 @@ def add_front_flags(group: cli.Flags) -> None:
         help="DS: a denoiser; AE_DS: a denoiser with an autoencoder behind it",
     )
     group.add_argument(
-        "--pretrained_denoiser", type=Path, help="checkpoint of a denoiser to start from (default: train from scratch)"
+        "--pretrained_denoiser",
+        type=Path,
+        help="denoiser to start from: a checkpoint, weights of a DRUNet, a folder of diffusers, or package.module:name "
+        "(default: train from scratch)",
     )
+    cli.scale_flag(group)
     group.add_argument(
         "--pretrained_encoder",
         type=Path,
