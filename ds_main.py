@@ -201,16 +201,22 @@ def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:
     """The measurements that a reconstructor takes of an image; for other networks the image itself."""
     if "measurement" not in described:
         return lambda images: images
-    channels, size = takes(described)[0], described["image_size"]
-    return measurement(channels=channels, image_size=size, **described["measurement"])
+    return measurement(channels=_channels(described), image_size=described["image_size"], **described["measurement"])
 
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):
     """The split, with the input size and channels of the denoiser."""
-    channels, _ = takes(described)
     name = args.dataset or described["dataset"]
     trained = origins((args.pretrained_denoiser,))
-    return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir, trained)
+    size = described["image_size"]
+    return get_dataset(name, split, size, args.protocol, _channels(described), args.data_dir, trained)
+
+
+def _channels(described: dict) -> int:
+    """The channels of the images that a network takes; of a denoiser from elsewhere as they were `_completed`."""
+    channels = takes(described)[0]
+    assert channels is not None
+    return channels
 
 
 if __name__ == "__main__":

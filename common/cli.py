@@ -170,10 +170,11 @@ class Parser(argparse.ArgumentParser):
             help="raise an error if the data was split by the other protocol",
         )
 
-    def add_pipeline_flags(self, split: bool = True) -> None:
-        """Add the parts of a trained pipeline and its images; `split` is False for a script with its own --split."""
+    def add_pipeline_flags(self, split: bool = True, required: bool = True, amp: bool = True) -> None:
+        """Add the parts of a trained pipeline and its images; `split` is False for a script with its own --split, `amp`
+        for one that computes nothing."""
         group = self.add_argument_group("pipeline")
-        classifier_flags(group)
+        classifier_flags(group, required)
         group.add_argument(
             "--pretrained_denoiser",
             "--denoiser",
@@ -193,7 +194,8 @@ class Parser(argparse.ArgumentParser):
             type=Path,
             help="for AE_DS: checkpoint of the decoder; needed only if the encoder's file does not hold it",
         )
-        amp_flag(group)
+        if amp:
+            amp_flag(group)
         self.add_data_flags("name of a prepared data set (default: the one that the classifier was trained on)")
         if split:
             self.add_argument("--split", choices=["train", "val", "test"], default="test", help="split to use")

@@ -38,7 +38,7 @@ class DiffusionDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         diffusers = installed("diffusers", "this denoiser, a diffusion model,")
-        self.unet: nn.Module = diffusers.UNet2DModel.from_config(unet)
+        self.unet: nn.Module = _for_any_batch(diffusers.UNet2DModel.from_config(unet))
         steps = diffusers.DDPMScheduler(**{name: scheduler[name] for name in SCHEDULE if name in scheduler})
         kept = steps.alphas_cumprod.double()
         self.register_buffer("ratios", ((1 - kept) / kept.clamp(min=1e-12)).sqrt().float(), persistent=False)
@@ -55,7 +55,7 @@ class DiffusionDenoiser(nn.Module):
     def forward(self, x: Tensor, noise_sd: float | Tensor | None) -> Tensor:
         if noise_sd is None:
             raise ValueError("a diffusion model must be told the noise level: noise_sd is needed")
-        level = torch.as_tensor(noise_sd, dtype=torch.float32, device=x.device).expand(len(x))
+        level = torch.as_tensor(noise_sd, dtype=torch.float32, device=x.device).expand(x.shape[0])
         t = self.step_of(level)
         ratio = self.ratios[t].view(-1, 1, 1, 1)
         kept = 1 / (1 + ratio**2)  # ᾱ_t
@@ -84,13 +84,37 @@ class DiffusionDenoiser(nn.Module):
         return (z - noise * predicted) / kept
 
 
+class _Doubled(nn.Module):
+    """Nearest neighbours, then a convolution: what diffusers' `Upsample2D` computes in a `UNet2DModel`. That one looks
+    at the number of images (for the sake of old versions of PyTorch), and could be exported for up to 63 only."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, hidden_states: Tensor, output_size: Any = None, *others: Any, **more: Any) -> Tensor:
+        return self.conv(F.interpolate(hidden_states, scale_factor=2.0, mode="nearest"))
+
+
+def _for_any_batch(unet: nn.Module) -> nn.Module:
+    """`unet` with `_Doubled` in place of each plain `Upsample2D`, of the same parameters under the same names."""
+    for parent in list(unet.modules()):
+        for name, child in parent.named_children():
+            is_plain = type(child).__name__ == "Upsample2D" and child.name == "conv" and child.interpolate
+            if is_plain and child.norm is None and child.use_conv and not child.use_conv_transpose:
+                setattr(parent, name, _Doubled(child.conv))
+    return unet
+
+
 def read_diffusers(folder: Path) -> dict[str, Any]:
     """A folder of diffusers as a checkpoint of ours: `arch`, `arch_kwargs`, `state_dict`, `image_size`. Raises
     FileNotFoundError, or ValueError if it holds another kind of model."""
     _must_be_of_images(folder)
     home = folder / "unet" if (folder / "unet" / "config.json").is_file() else folder
-    unet, scheduler = _configuration(home / "config.json"), _configuration(_scheduler_file(folder, home))
-    _must_be_usable(folder, unet, scheduler)
+    unet = _configuration(home / "config.json")
+    _must_be_a_denoiser(folder, unet)
+    scheduler = _configuration(_scheduler_file(folder, home))
+    _must_be_a_chain(folder, scheduler)
     centred = bool(unet.get("center_input_sample"))
     kwargs = {
         "unet": {name: value for name, value in unet.items() if not name.startswith("_")},
@@ -141,8 +165,8 @@ def _must_be_of_images(folder: Path) -> None:
             )
 
 
-def _must_be_usable(folder: Path, unet: dict[str, Any], scheduler: dict[str, Any]) -> None:
-    name, channels = unet.get("_class_name"), unet.get("in_channels", 3)
+def _must_be_a_denoiser(folder: Path, unet: dict[str, Any]) -> None:
+    name, channels = unet.get("_class_name", "no model of diffusers"), unet.get("in_channels", 3)
     if name != "UNet2DModel":
         raise ValueError(f"{folder}: holds {name}, but a denoiser is an unconditional UNet2DModel")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
@@ -152,6 +176,9 @@ def _must_be_usable(folder: Path, unet: dict[str, Any], scheduler: dict[str, Any
             f"{folder}: maps {channels} channels to {unet.get('out_channels', 3)}; a denoiser maps images of 1 or 3 "
             "channels to such images (4 are those of a latent)"
         )
+
+
+def _must_be_a_chain(folder: Path, scheduler: dict[str, Any]) -> None:
     if "beta_schedule" not in scheduler and "trained_betas" not in scheduler:
         raise ValueError(
             f"{folder}: its scheduler {scheduler.get('_class_name')} has no beta_schedule; it must be one of DDPM or "

@@ -46,9 +46,9 @@ def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
-    """The pipeline of the flags, frozen, on `device`. Prints what a classifier from elsewhere was recognised as. Raises
-    what `models.load_pipeline` does."""
+def open_pipeline(args: argparse.Namespace, device: torch.device, freeze: bool = True) -> Pipeline:
+    """The pipeline of the flags, frozen (unless `freeze` is False), on `device`. Prints what a classifier from
+    elsewhere was recognised as. Raises what `models.load_pipeline` does."""
     pipeline = load_pipeline(
         args.classifier,
         args.pretrained_denoiser,
@@ -56,6 +56,7 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
         args.pretrained_encoder,
         args.pretrained_decoder,
         args.denoiser_scale,
+        freeze,
         **described_classifier(args),
     )
     announce(args.classifier, pipeline.kind)

@@ -61,12 +61,12 @@ def load_classifier(
     given = {name: value for name, value in described.items() if value is not None}
     if network.kind.partition(" ")[0] != "weights":
         _must_be_weights(spec, given)
-    if "num_classes" in given:
-        given.setdefault("class_names", [str(label) for label in range(given["num_classes"])])
     must_agree(FLAG, spec, network.told, {name: given.get(name) for name in ("image_size", "channels")})
     told = network.told
     if {"mean", "std"} & set(given):  # the two belong together
         told = {name: value for name, value in told.items() if name not in ("mean", "std")}
+    if told.get("info") and "class_names" in given:  # they are put into the order of the data that is named
+        told = {"classes": told["info"]["classes"], **told, "info": None}
     known = {**told, **given}
     if not network.returns and "mean" not in known and "std" not in known:
         raise ValueError(
@@ -74,6 +74,7 @@ def load_classifier(
             "[0, 1], or imagenet, half, none"
         )
     must_be_told(FLAG, spec, known, NEEDED)
+    known["class_names"] = known.get("class_names") or _class_names(known)
     classifier, words = adapted(network.net, f"{FLAG} {spec}", device, known, scores, network.returns)
     made = {
         "dataset": known["dataset"],
@@ -84,6 +85,15 @@ def load_classifier(
         "weights_sha256": network.weights,
     }
     return classifier, made
+
+
+def _class_names(known: dict[str, Any]) -> list[str]:
+    """The classes of a classifier whose data set the command line does not name: those that its file describes, else
+    their numbers."""
+    if known.get("info"):
+        return list(known["info"]["classes"])
+    must_be_told(FLAG, "", known, ("num_classes",))
+    return [str(label) for label in range(known["num_classes"])]
 
 
 def recognised(spec: Path | str, device: torch.device | str, described: Mapping[str, Any]) -> Network | None:

@@ -32,7 +32,7 @@ class OnTensors(nn.Module):
 def named_object(flag: str, spec: str) -> Any:
     """What `package.module:name` names; a class of modules, or a function without arguments, is called, and what it
     returns counts. Raises ValueError if it cannot be imported, or cannot be called so."""
-    found = python_function(flag, spec)
+    found: Any = python_function(flag, spec)
     is_class = isinstance(found, type) and issubclass(found, nn.Module)
     if isinstance(found, nn.Module) or not callable(found):
         return found
@@ -45,8 +45,7 @@ def named_object(flag: str, spec: str) -> Any:
     if needed or (names and names[0] in BATCHES):
         return found
     try:
-        make: Callable[[], Any] = found
-        return make()
+        return found()
     except Exception as error:  # whatever a foreign function raises
         if names and not is_class:  # it may be a function of a batch after all
             return found

@@ -39,7 +39,7 @@ class Answers(nn.Module):
         self.net, self.returns = net, returns
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = scores_of(self.net(x), len(x)).float()
+        scores = scores_of(self.net(x), x.shape[0]).float()
         if self.returns == "sigmoids" or (self.returns == "probabilities" and scores.shape[1] == 1):
             scores = scores.clamp(EDGE, 1 - EDGE).logit()
         elif self.returns == "probabilities":
@@ -66,7 +66,7 @@ def scores_of(output: Any, images: int) -> Tensor:
     while scores.dim() > 2 and scores.shape[-1] == 1:
         scores = scores.squeeze(-1)
     scores = scores.unsqueeze(1) if scores.dim() == 1 else scores
-    if scores.dim() != 2 or len(scores) != images:
+    if scores.dim() != 2 or scores.shape[0] != images:
         raise ValueError(
             f"returned shape {list(scores.shape)} for {images} image(s), but a classifier returns one row of scores "
             f"for each image: [{images}, number of classes]"

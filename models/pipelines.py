@@ -83,10 +83,11 @@ def load_pipeline(
     encoder: Path | None = None,
     decoder: Path | None = None,
     scale: str | None = None,
+    freeze: bool = True,
     **described: Any,
 ) -> Pipeline:
-    """Load the parts, frozen (`models.inference`). `classifier` and `described` are as in `load_classifier`, the others
-    as in `load_front`.
+    """Load the parts, frozen (`models.inference`) unless `freeze` is False. `classifier` and `described` are as in
+    `load_classifier`, the others as in `load_front`.
 
     Raises FileNotFoundError, or ValueError if a checkpoint is damaged or holds another kind of model, or if the parts
     do not fit each other, for example because they were trained on different splits of the data set.
@@ -104,13 +105,14 @@ def load_pipeline(
     d = None
     if denoiser is not None:
         d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder, scale=scale)
-        d = frozen(prepare(d, device))
+        d = prepare(d, device)
+        d = frozen(d) if freeze else d.eval()
     elif scale is not None:
         raise ValueError("--denoiser_scale: there is no denoiser; give --pretrained_denoiser")
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
-        frozen(f),
+        frozen(f) if freeze else f,
         d,
         made["dataset"],
         made["image_size"],

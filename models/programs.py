@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +38,32 @@ class Program(nn.Module):
 def load_program(flag: str, path: Path, device: torch.device | str) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a file of torch.export, and what it says of its images: `channels` and `image_size` if they are
     part of the graph, and all that our own files say. Raises ValueError."""
-    extra = {f"{METADATA}.json": ""}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(path, extra_files=extra)
-            program = _moved(program, device)
+            program = _moved(torch.export.load(path), device)
         (name,) = program.graph_signature.user_inputs
         (shape,) = (node.meta["val"].shape for node in program.graph.nodes if node.name == name)
         graph = program.module()
     except Exception as error:  # whatever a damaged file, a newer version or another device raises
         raise ValueError(f"{flag} {path}: not a readable program of torch.export: {last_line(error)}") from None
-    known = json.loads(extra[f"{METADATA}.json"] or "{}")
     if len(shape) != 4:
         raise ValueError(f"{flag} {path}: takes {list(shape)}, but a classifier takes images [B, C, H, W]")
     batch, channels, height, width = (side if isinstance(side, int) else None for side in shape)
     if height != width:
         raise ValueError(f"{flag} {path}: takes images of {height}×{width} px, but they must be square")
     read_off = {"channels": channels, "image_size": height}
-    return Program(graph, batch), {**{key: each for key, each in read_off.items() if each is not None}, **known}
+    return Program(graph, batch), {
+        **{key: each for key, each in read_off.items() if each is not None},
+        **metadata_of(path),
+    }
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """What `models.export` wrote of a network beside its program; {} in other files."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(f"/{METADATA}.json")]
+        return json.loads(archive.read(names[0])) if names else {}
 
 
 def _moved(program: Any, device: torch.device | str) -> Any:

@@ -17,8 +17,9 @@ from models.device import prepare
 from models.diffusion import DiffusionDenoiser, read_diffusers
 from models.foreign import foreign
 from models.imported import ImportedDenoiser, read_imported
+from models.programs import metadata_of
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
-from models.reading import read_tensors
+from models.reading import kind_of_file, read_tensors
 from models.restoration import DRUNet, restoration_as_ours
 from models.weights import read_weights
 
@@ -159,12 +160,19 @@ def origin(path: Path | str) -> tuple[str, str] | None:
     """The data set that a checkpoint (or an ONNX file made from it) was trained on, and the digest of its manifest;
     None if the file does not store them, as published ones do not."""
     try:
-        checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
+        checkpoint = _described_in(path)
     except (ValueError, FileNotFoundError):  # e.g. a function; the code that loads it says what is wrong
         return None
     dataset = checkpoint.get("dataset")
     digest = checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
     return (dataset, digest) if isinstance(dataset, str) and isinstance(digest, str) else None
+
+
+def _described_in(path: Path | str) -> dict[str, Any]:
+    """What a file of ours says of itself."""
+    if str(path).endswith(".onnx"):
+        return foreign("", path)[1]
+    return metadata_of(Path(path)) if kind_of_file(path) == "program" else read_tensors(path, mmap=True)
 
 
 def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:

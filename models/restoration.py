@@ -15,7 +15,7 @@ WRAPPERS = ("params_ema", "params", "state_dict", "model")  # under which restor
 
 class DRUNet(nn.Module):
     """A U-Net of residual blocks without bias. An additional plane holds the noise level, on the [0, 1] scale. It
-    predicts the image itself. Sides are padded by repetition to multiples of 8, and cropped again.
+    predicts the image itself. Sides that are no multiples of 8 are padded by repetition to those of 16, and cropped.
 
     `widths`: channels at each of the four scales; `blocks`: residual blocks per scale.
     """
@@ -39,8 +39,9 @@ class DRUNet(nn.Module):
         if noise_sd is None:
             raise ValueError("a DRUNet is conditioned on the noise level: noise_sd is needed")
         height, width = x.shape[-2:]
-        padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
-        level = torch.as_tensor(noise_sd, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
+        fits = height % 8 == 0 and width % 8 == 0
+        padded = x if fits else F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
+        level = torch.as_tensor(noise_sd, dtype=x.dtype, device=x.device).expand(x.shape[0]).view(-1, 1, 1, 1)
         one = self.m_head(torch.cat([padded, level.expand(-1, 1, *padded.shape[-2:])], dim=1))
         two = self.m_down1(one)
         three = self.m_down2(two)
