@@ -20,7 +20,7 @@ from models import black_box
 from models.adapted import adapted, in_order, layers_before
 from models.foreign import must_agree, must_be_told
 from models.hugging_face import load_folder
-from models.modules import OnTensors, named_object, wants_tensors
+from models.modules import OnTensors, may_want_tensors, named_object, wants_tensors
 from models.programs import load_program, load_torchscript
 from models.published import as_ours
 from models.reading import kind_of_file
@@ -128,10 +128,11 @@ def _named(spec: str, known: dict[str, Any]) -> Network | None:
         return Network(found, "a module", weights=digest_of(found))
     if not callable(found):
         raise ValueError(f"{FLAG} {spec}: is {type(found).__name__}, neither a module nor a function")
-    must_be_told(FLAG, spec, known, NEEDED)
-    if wants_tensors(FLAG, spec, found, known["channels"], known["image_size"]):
-        return Network(OnTensors(found), "a callable on tensors")
-    return None
+    on_tensors = may_want_tensors(found)
+    if on_tensors is None:
+        must_be_told(FLAG, spec, known, NEEDED)
+        on_tensors = wants_tensors(FLAG, spec, found, known["channels"], known["image_size"])
+    return Network(OnTensors(found), "a callable on tensors") if on_tensors else None
 
 
 def _ours_or_black_box(

@@ -64,15 +64,18 @@ def arguments(function: Callable) -> tuple[int, list[str]]:
     return len(needed), [each.name for each in parameters if each.kind in by_place]
 
 
-def wants_tensors(flag: str, spec: str, function: Callable, channels: int, image_size: int) -> bool:
-    """Whether a callable takes tensors: its argument is annotated so, or its module uses PyTorch and it fails on an
-    array and not on a tensor. A function whose module does not use PyTorch is never asked. Raises ValueError if it
-    fails on both; where a connection failed, a black box says so later."""
+def may_want_tensors(function: Callable) -> bool | None:
+    """Whether a callable takes tensors, by the annotation of its argument; without one, None if its module uses
+    PyTorch, so that it may."""
     annotations = [each for name, each in getattr(function, "__annotations__", {}).items() if name != "return"]
     if annotations:
         return "Tensor" in str(annotations[0])
-    if not _uses_torch(function):
-        return False
+    return None if _uses_torch(function) else False
+
+
+def wants_tensors(flag: str, spec: str, function: Callable, channels: int, image_size: int) -> bool:
+    """Whether a callable fails on an array and not on a tensor. Raises ValueError if it fails on both; where a
+    connection failed, a black box says so later."""
     x = probes(channels, image_size, image_size)
     try:
         function(x.numpy().copy())

@@ -83,18 +83,21 @@ def tensor_in(output: Any) -> Tensor:
     if isinstance(named, Tensor):
         return named
     if isinstance(output, Mapping):
-        tensors = {str(name).lower(): each for name, each in output.items() if isinstance(each, Tensor)}
-        found = next((tensors[name] for name in NAMES if name in tensors), None)
-        if found is None and len(tensors) == 1:
-            (found,) = tensors.values()
-        if found is None:
-            raise ValueError(f"returned a dictionary of {', '.join(map(str, output)) or 'nothing'}, without logits")
-        return found
-    if isinstance(output, (tuple, list)):
-        for each in output:
-            if isinstance(each, (Tensor, Mapping)) or hasattr(each, "logits"):
-                return tensor_in(each)
+        return _entry_of(output)
+    for each in output if isinstance(output, (tuple, list)) else ():
+        if isinstance(each, (Tensor, Mapping)) or hasattr(each, "logits"):
+            return tensor_in(each)
     raise ValueError(f"returned {type(output).__name__}, not a tensor of scores")
+
+
+def _entry_of(output: Mapping[Any, Any]) -> Tensor:
+    tensors = {str(name).lower(): each for name, each in output.items() if isinstance(each, Tensor)}
+    usual = [tensors[name] for name in NAMES if name in tensors]
+    if usual:
+        return usual[0]
+    if len(tensors) != 1:
+        raise ValueError(f"returned a dictionary of {', '.join(map(str, output)) or 'nothing'}, without logits")
+    return next(iter(tensors.values()))
 
 
 def nature(scores: Tensor) -> str:

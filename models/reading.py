@@ -98,15 +98,12 @@ def _why_unread(path: Path) -> str:
     if not unsafe:
         return "not a checkpoint of this project (damaged, or holds more than plain types)"
     copy = path.with_name(f"{path.name.split('.')[0]}_weights.pth")
-    loaded, saved = (f"torch.load('{path}', weights_only=False)", f"'{copy}')")
-    if any(name.startswith("torch.nn.modules.") for name in unsafe):
-        return (
-            f"a whole module was pickled ({unsafe[0]}); reading it would run code, so it is never read here. Where its "
-            f"code is, convert it by two lines: module = {loaded}; torch.save(module.state_dict(), {saved}"
-        )
+    is_module = any(name.startswith("torch.nn.modules.") for name in unsafe)
+    held = f"a whole module was pickled ({unsafe[0]})" if is_module else f"holds {', '.join(unsafe[:3])}"
+    weights = "content.state_dict()" if is_module else "content['state_dict']"
     return (
-        f"holds more than plain types ({', '.join(unsafe[:3])}), and reading these would run code. Where it was made, "
-        f"convert it by two lines: content = {loaded}; torch.save(content['state_dict'], {saved}"
+        f"not a checkpoint: {held}; reading it would run code, so it is never read here. Where it was made, convert it "
+        f"by two lines: content = torch.load('{path}', weights_only=False); torch.save({weights}, '{copy}')"
     )
 
 

@@ -17,6 +17,7 @@ from models.device import prepare
 from models.diffusion import DiffusionDenoiser, read_diffusers
 from models.foreign import foreign
 from models.imported import ImportedDenoiser, read_imported
+from models.libraries import classifier_of_library
 from models.programs import metadata_of
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import kind_of_file, read_tensors
@@ -73,12 +74,16 @@ def kind_of(arch: str) -> str:
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
-    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. Raises
-    ValueError if the name is unknown or its constructor does not take an argument."""
+    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. NAME is a
+    classifier of torchvision in our variant for small images; `torchvision/NAME`, `timm/NAME` and `monai/NAME` are
+    those of the libraries as they are. Raises ValueError if the name is unknown or its constructor does not take an
+    argument."""
     arch, published = _ours(arch)
     arch_kwargs = {**published, **arch_kwargs}
     try:
-        return OURS[arch](**arch_kwargs) if arch in OURS else classifier(arch, **arch_kwargs)
+        if arch in OURS:
+            return OURS[arch](**arch_kwargs)
+        return classifier_of_library(arch, **arch_kwargs) if "/" in arch else classifier(arch, **arch_kwargs)
     except TypeError as error:
         raise ValueError(f"--arch {arch}: {error}") from error
 

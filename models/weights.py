@@ -87,19 +87,16 @@ def choose(flag: str, path: Path, found: list[Found], wanted: str | None) -> tup
     """The tensors to use of those `found_in` a file, and the names of other complete copies: the one that --weights
     names, else the one that is no average. Raises ValueError if that leaves several."""
     complete = [each for each in found if each.count == found[0].count]
+    names = ", ".join(each.name for each in complete)
     if wanted is not None:
-        named = [each for each in found if wanted.strip(".:") in (each.name, each.entry, each.prefix.strip("."))]
-        if not named:
-            raise ValueError(f"--weights {wanted}: {path} holds {', '.join(each.name for each in complete)}")
-        complete = [*named[:1], *(each for each in complete if each is not named[0])]
-    own = [each for each in complete if not each.averaged]
-    if wanted is None and len(own) > 1:
-        raise ValueError(
-            f"{flag} {path}: holds several sets of weights; choose one with --weights: "
-            f"{', '.join(each.name for each in complete)}"
-        )
-    chosen = complete[0] if wanted is not None or not own else own[0]
-    return chosen, [each.name for each in complete if each is not chosen]
+        left = [each for each in found if wanted.strip(".:") in (each.name, each.entry, each.prefix.strip("."))][:1]
+        if not left:
+            raise ValueError(f"--weights {wanted}: {path} holds {names}")
+    else:
+        left = [each for each in complete if not each.averaged] or complete[:1]
+    if len(left) > 1:
+        raise ValueError(f"{flag} {path}: holds several sets of weights; choose one with --weights: {names}")
+    return left[0], [each.name for each in complete if each is not left[0]]
 
 
 def network_of(
