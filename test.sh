@@ -9,6 +9,7 @@ for argument in "$@"; do
     case "$argument" in --coverage) coverage=1 ;; *) arguments+=("$argument") ;; esac
 done
 set_up
+set_up_models
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [ "$coverage" = 1 ]; then

@@ -68,7 +68,11 @@ def _of_transformers(flag: str, folder: Path, config: dict[str, Any]) -> tuple[n
     told |= preprocessing(folder)
     side = getattr(settings, "image_size", None)
     told.setdefault("image_size", side[0] if isinstance(side, (list, tuple)) else side)
-    return net.float(), {key: each for key, each in told.items() if each is not None}, config["architectures"][0]
+    own = told.pop("resampling", OURS)
+    words = config["architectures"][0] + (
+        f" (its preprocessor resamples {own}, here it is {OURS})" if own != OURS else ""
+    )
+    return net.float(), {key: each for key, each in told.items() if each is not None}, words
 
 
 def must_classify(flag: str, folder: Path, config: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ _COMMON = (
     *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_tiny_patch16_224"),
     *("deit3_small_patch16_224", "swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "regnety_016"),
 )
-_FAMILY = 25  # names of a family that are compared at most
+_FAMILY = 15  # names of a family that are compared at most
 
 
 def installed(package: str, wanted_for: str) -> Any:
