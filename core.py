@@ -212,6 +212,12 @@ def decide(counts: np.ndarray, alpha: float) -> int:
     return c_hat_a
 
 
+def draws_to_decide(alpha: float) -> int:
+    """How many votes it takes for `decide` not to abstain even if all of them agree: the least n for which the
+    two-sided p-value, 2^(1 - n), is at most alpha."""
+    return next(n for n in itertools.count(1) if 2.0 ** (1 - n) <= alpha)
+
+
 def _check(n0: int, n: int, alpha: float, batch_size: int) -> None:
     if n0 < 1:
         raise ValueError(f"n0 must be at least 1, got {n0}")

@@ -14,19 +14,22 @@ interruption, the same command resumes.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.script import start
+
 import argparse
 import dataclasses
 import re
 import shlex
-import sys
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
-
-if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from attacks import ATTACKS, How, labels_only, run_attack
 from attacks.budget import to_8bit
@@ -192,4 +195,4 @@ def summary(name: str, how: How, outdir: Path, splits: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -106,9 +107,10 @@ def export_checkpoint(path: Path | str, outfile: Path) -> None:
         name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
         for name, tensor in checkpoint["state_dict"].items()
     }
-    # Through a stream: given a path, torch writes its (temporary, random) name into the file.
-    with files.replacing(outfile) as temporary, temporary.open("wb") as stream:
-        torch.save(checkpoint, stream)
+    # Through a buffer: given a path, torch writes its (temporary, random) name into the file.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    files.write_bytes(outfile, content.getbuffer())
 
 
 def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:

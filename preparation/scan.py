@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from common import files
+from common import files, resources
 from imaging.catalogue import DatasetInfo
 from imaging.images import PICTURES, of_volume, read_image, suffix_of, to_array
 
@@ -78,7 +77,7 @@ def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept
 
         done = len(records) - len(unread)
         progress = tqdm(desc="read images", initial=done, total=len(records), disable=None, leave=False)
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress:
+        with ThreadPoolExecutor(resources.cores()) as pool, progress:
             # Some at a time: what is read waits in memory until it is written, and an interruption for all of these.
             for start in range(0, len(unread), AT_ONCE):
                 for record, thumbnail in pool.map(read, unread[start : start + AT_ONCE]):
@@ -99,7 +98,7 @@ class Kept:
             for old in (table, self._path, beside):
                 old.unlink(missing_ok=True)
         self._table = files.Table(table, COLUMNS, settings, what="--data_dir")
-        self._stream = self._path.open("ab")
+        self._stream = self._path.open("ab", buffering=0)
         whole = min(len(self._table.rows), self._stream.tell() // THUMBNAIL**2)
         self._stream.truncate(len(self._table.rows) * THUMBNAIL**2)
         self._lines = {row["path"]: (number, row) for number, row in enumerate(self._table.rows) if number < whole}
@@ -124,8 +123,7 @@ class Kept:
     def append(self, record: Record, source: Path, thumbnail: np.ndarray) -> None:
         """Keep what was read of an image; its line comes last."""
         record.bytes, modified = _stamp(source / record.path)
-        self._stream.write(thumbnail.tobytes())
-        self._stream.flush()
+        files.append(self._stream, thumbnail.tobytes(), self._path)
         values = (record.path, record.bytes, modified, *(getattr(record, name) for name in COLUMNS[3:]))
         self._table.append(*values)
         self._numbers[record.path], self._count = self._count, self._count + 1
@@ -133,7 +131,6 @@ class Kept:
     def fill_thumbnails(self, records: Sequence[Record]) -> None:
         """Give each record that was read its thumbnail, a view of the file."""
         if self._numbers:
-            self._stream.flush()
             every = np.memmap(self._path, np.uint8, "r", shape=(self._count, THUMBNAIL, THUMBNAIL))
             for record in records:
                 if record.path in self._numbers:
