@@ -76,9 +76,9 @@ def naming(path: Path | str) -> Iterator[None]:
         raise OSError(code, *_told(code, path, getattr(error, "strerror", None))) from error
 
 
-def _is_for(path: Path, named: str | None) -> bool:
+def _is_for(path: Path, named: object) -> bool:
     """Whether an error about the file `named` is one about writing `path`."""
-    if named is None or Path(named) in (path, *path.parents):
+    if not isinstance(named, str) or Path(named) in (path, *path.parents):
         return True
     return Path(named).parent == path.parent and TEMPORARY.fullmatch(Path(named).name) is not None
 
@@ -86,8 +86,8 @@ def _is_for(path: Path, named: str | None) -> bool:
 def _told(code: int, path: Path, strerror: str | None) -> tuple[str, str]:
     """(what is wrong, with which file)"""
     if code in FULL:
-        why = strerror if strerror and "needed" in strerror else "the disk is full"
-        return f"{why}: {resources.amount(_free(path) or 0)} are free", str(path)
+        what = f"{strerror}, " if strerror and strerror.endswith("needed") else ""
+        return f"the disk is full ({what}{resources.amount(_free(path) or 0)} are free)", str(path)
     if code in IN_THE_WAY:
         found = next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), path)
         return "is a file, where a folder is needed", str(found)
@@ -126,7 +126,7 @@ def check_writable(path: Path | None, flag: str = "--outfile") -> None:
         raise ValueError(f"{flag} {path}: is a folder; name a file")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent):
             pass
 
 
@@ -139,7 +139,7 @@ def reserve(stream: IO[bytes], size: int) -> None:
         os.posix_fallocate(stream.fileno(), 0, size)
     except OSError as error:
         if error.errno in FULL:  # others: the file system cannot
-            raise OSError(error.errno, f"{resources.amount(size)} are needed") from None
+            raise OSError(error.errno, f"{resources.amount(size)} needed") from None
 
 
 def write_bytes(path: Path | str, content: bytes | memoryview) -> None:

@@ -22,7 +22,9 @@ SIGNS = ("defaultcpuallocator", "out of memory", "allocate memory", "alloc_faile
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error means that there is too little memory, of the CPU or of a GPU; also that of a black box, which
     is the cause of the one that reports it."""
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in SIGNS):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's, of a GPU
+        return True
+    if any(sign in str(error).lower() for sign in SIGNS):
         return True
     return error.__cause__ is not None and is_exhausted(error.__cause__)
 
