@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from datasets import ImageDataset
 from evaluation.certificates import grey_radius, wanted_indices
 from imaging.catalogue import DatasetInfo
 from imaging.images import find_images, read_image, to_array, with_slice
+from imaging.levels import flat
 from models import Pipeline, QueriedClassifier
 from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
@@ -113,13 +115,19 @@ def certify_files(
 ) -> list[dict]:
     """One answer for each image in `paths` (files or folders): file, sigma, class, radius, group, group radius, draws,
     and the votes after the pilot; if `grey_as_rgb`, both radii also on the grey image behind the three equal channels.
+    `warning` says if the image shows nothing (`levels.flat`).
 
     -1 stands for ABSTAIN. The noise of a file depends only on the seed and on its pixels, not on the other files. So
     with one seed a file always has the same answer, and two different images have independent noise.
     """
     found = [with_slice(path) for path in find_images(paths)]
     takes = pipeline.image_size, pipeline.channels, info.fit
-    pixels = [to_array(read_image(path, info.window), *takes) for path in found]
+
+    def read(path: Path) -> tuple[np.ndarray, str]:
+        image = read_image(path, info.window)
+        return to_array(image, *takes), flat(image)
+
+    pixels, shows_nothing = zip(*map(read, found), strict=True)
     indices = [int.from_bytes(hashlib.sha256(each.tobytes()).digest()[:8], "big") for each in pixels]
     images = {
         index: torch.from_numpy(each.astype("float32") / 255).to(device)
@@ -136,7 +144,7 @@ def certify_files(
         )
     )
 
-    def answer(path: Path, index: int) -> dict:
+    def answer(path: Path, index: int, wrong: str) -> dict:
         certificate, grey = certificates[index], is_grey(images[index])
         radius, group_radius = round_down(certificate.radius), round_down(certificate.group_radius)
         return {
@@ -149,11 +157,12 @@ def certify_files(
             "group_radius": group_radius,
             "group_radius_grey": grey_radius(group_radius) if grey else None,
             "grey_as_rgb": grey,
+            "warning": f"{wrong} image" if wrong else "",
             "draws": certificate.draws,
             "votes": dict(zip(info.classes, certificate.votes, strict=True)),
         }
 
-    return [answer(path, index) for path, index in zip(found, indices, strict=True)]
+    return [answer(*each) for each in zip(found, indices, shows_nothing, strict=True)]
 
 
 def name_of(index: int, names: Sequence[str]) -> str | int:

@@ -1,0 +1,89 @@
+"""Decoding TIFF files of any depth, layout and compression with tifffile."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imaging.decoded import Decoded, library
+from imaging.levels import eight_bits, scaled, white_of
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such a file begins; + is BigTIFF
+COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3}  # samples of a pixel, without alpha
+PILLOWS = ("SEPARATED", "CIELAB", "YCBCR")  # CMYK, Lab, and YCbCr without JPEG: 8 bits
+ASSOCIATED, UNSPECIFIED = 1, 0  # extra samples: alpha by which the pixels are multiplied, and nobody knows what
+SCALES = (1023, 4095, 16383, 65535)
+
+
+def decode_tiff(path: Path) -> Decoded | None:
+    """The first page; None if Pillow must decode its colours. Raises ValueError, or what tifffile raises, if it cannot
+    be read."""
+    tifffile = library("tifffile", "TIFF files")
+    logging.getLogger("tifffile").disabled = True  # the error says it, once
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        kind = getattr(page.photometric, "name", str(page.photometric))
+        if kind == "YCBCR" and page.compression.name == "JPEG":
+            kind = "RGB"  # as which it is decoded
+        if kind in PILLOWS:
+            return None
+        if kind not in COLOURS:
+            raise ValueError(f"colours of kind {kind} are not read")
+        found = _decoded(path, page, kind)
+        found.pages = max(len(file.pages), int((file.imagej_metadata or {}).get("images", 1)))
+        found.turn, found.profile = int(page.tags.valueof(274, 1)), page.iccprofile or b""
+    return found
+
+
+def _decoded(path: Path, page: Any, kind: str) -> Decoded:
+    """The pixels of a page, with its alpha."""
+    colours, bits = COLOURS[kind], int(page.bitspersample)
+    extra = tuple(map(int, page.extrasamples)) or (None,)
+    if not colours <= page.samplesperpixel <= colours + 1:
+        raise ValueError(f"has {page.samplesperpixel} channels; grey and RGB are read, with or without alpha")
+    values = _samples(path, page)
+    pixels = values[:, :, 0] if colours == 1 else values[:, :, :3]
+    white = _white(page, values)
+    found = Decoded(pixels, white, kind == "MINISWHITE")
+    if page.samplesperpixel > colours and extra[0] != UNSPECIFIED:
+        alpha = values[:, :, colours]
+        found.alpha = eight_bits(scaled(path, alpha, 0, white or white_of(alpha)))
+        found.premultiplied = extra[0] == ASSOCIATED
+    mode = "P" if kind == "PALETTE" else "L" if colours == 1 else "RGB"
+    if kind == "PALETTE":
+        found.pixels = np.moveaxis(page.colormap[:, pixels], 0, 2)
+        found.white = 255.0 if page.colormap.max() < 256 else 65535.0  # some programs fill 8 of the 16 bits
+    elif bits <= 8 and white is not None:
+        found.pixels = Image.fromarray(pixels) if bits == 8 else eight_bits(scaled(path, pixels, 0, white))
+    depth = {1: "1"}.get(bits, mode) if bits <= 8 else f"{mode};{bits}"
+    found.header = {"mode": depth + "A" * (found.alpha is not None), "format": "TIFF"}
+    return found
+
+
+def _samples(path: Path, page: Any) -> np.ndarray:
+    """The numbers of a page, `[H, W, C]`. Raises ValueError if the file ends before they do, if they would fill the
+    memory, or are no levels."""
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise ValueError(f"its axes are {page.axes}, which are not those of a picture")
+    if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):  # Pillow's limit
+        raise ValueError(f"{page.imagewidth}×{page.imagelength} pixels are too many")
+    ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if max(ends, default=0) > path.stat().st_size:
+        raise ValueError("the file is truncated")
+    values = page.asarray(maxworkers=1)
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"numbers of type {values.dtype} are no levels")
+    return np.moveaxis(values, 0, 2) if page.axes == "SYX" else values.reshape(*values.shape[:2], -1)
+
+
+def _white(page: Any, values: np.ndarray) -> float | None:
+    """The number that is white: by the bits per sample if they are fewer than 16, or by the largest sample value if
+    that is the end of a scale. (Many programs state the largest value of the picture instead.)"""
+    bits, told = int(page.bitspersample), float(np.max(page.tags.valueof(281, 0)))
+    if values.dtype.kind in "bu" and bits < 16:
+        return 2.0**bits - 1
+    return told if told in SCALES and values.max() <= told else None
