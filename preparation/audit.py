@@ -59,7 +59,8 @@ def audit(
     return [
         *check_files(records, others or {}),
         *check_flat(records),
-        *check_reading(records),
+        *check_levels(records),
+        *check_turned(records),
         *check_duplicates(records, near, splits),
         *check_groups(records, groups, splits),
         *check_balance(records, groups, splits, info),
@@ -94,22 +95,27 @@ def check_flat(records: Sequence[Record]) -> list[Finding]:
     return [_found("flat images", "warning", [[record] for record in empty], _counted(kinds), kept)]
 
 
-def check_reading(records: Sequence[Record]) -> list[Finding]:
-    """What reading did to grey levels and colours, orientation and pages. Levels are doubtful if numbers of one kind
-    were given several scales, as pictures of 10 and of 12 bits stored in 16: a dark one of 12 looks like one of 10."""
-    parts = [(record, part) for record in records for part in record.done.split("; ") if part]
-    turned = [(record, part) for record, part in parts if part.startswith(TURNED)]
-    levels = [(record, part) for record, part in parts if not part.startswith(TURNED)]
-    words = Counter(part for _, part in levels)
+def check_levels(records: Sequence[Record]) -> list[Finding]:
+    """What reading did to grey levels and colours. It is doubtful if numbers of one kind were given several scales, as
+    pictures of 10 and of 12 bits stored in 16: a dark one of 12 looks like one of 10."""
+    done = [[part for part in _done_to(record) if not part.startswith(TURNED)] for record in records]
+    words = Counter(part for parts in done for part in parts)
     scales = [part.split(SCALE)[0] for part in words if SCALE in part]
     doubtful = len(scales) > len(set(scales))
     severity, advice = ("warning", "if all are of one depth: --window LOW HIGH") if doubtful else ("note", "")
-    turns = _counted(Counter(part for _, part in turned), 4)
-    images = [[record] for record in {record.path: record for record, _ in turned}.values()]
-    return [
-        _finding("levels and colours", severity, len({r.path for r, _ in levels}), _counted(words, 4), advice),
-        _found("orientation and pages", "note", images, turns, "turned; first page"),
-    ]
+    return [_finding("levels and colours", severity, sum(map(bool, done)), _counted(words, 4), advice)]
+
+
+def check_turned(records: Sequence[Record]) -> list[Finding]:
+    """Orientations in the header, and files of several pages."""
+    done = {record.path: [part for part in _done_to(record) if part.startswith(TURNED)] for record in records}
+    words = Counter(part for parts in done.values() for part in parts)
+    turned = [[record] for record in records if done[record.path]]
+    return [_found("orientation and pages", "note", turned, _counted(words, 4), "turned; first page")]
+
+
+def _done_to(record: Record) -> list[str]:
+    return [part for part in record.done.split("; ") if part]
 
 
 def _counted(counts: Counter[str], most: int | None = None) -> str:
