@@ -17,7 +17,7 @@ class Decoded:
     number that is white, if the file says so; `negative`: 0 is white. `alpha`: mode L, 255 is opaque; `premultiplied`:
     the pixels lie over black already. `turn`: the orientation, 1 to 8, as TIFF and EXIF number it. `profile`: the ICC
     profile of the colours. `gamma`: the exponent that takes levels in [0, 1] to those of a screen. `header`: what
-    `read_picture` hands on, `mode`, `format` and `quantisation`.
+    `read_picture` hands on, `mode`, `format` and `quantisation`. `done`: what was done so far, in words.
     """
 
     pixels: Image.Image | np.ndarray
@@ -30,6 +30,7 @@ class Decoded:
     gamma: float = 1.0
     pages: int = 1
     header: dict[str | tuple[int, int], Any] = dataclasses.field(default_factory=dict)
+    done: list[str] = dataclasses.field(default_factory=list)
 
 
 def library(name: str, what: str) -> ModuleType:

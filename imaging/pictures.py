@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from imaging.colour import by_profile, deep_by_profile, to_rgb
 from imaging.decoded import Decoded, library
@@ -27,6 +27,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TURNED = "turned as its header says"
 SCREEN = 1 / 2.2  # the gamma of a PNG for today's screens
 Pixels = TypeVar("Pixels", Image.Image, np.ndarray)
 
@@ -42,19 +43,18 @@ def read_picture(path: Path, window: tuple[float, float] | None = None) -> Image
     finite.
     """
     try:
-        done: list[str] = []
         held = (decode_tiff(path) if _begins(path) in TIFF else None) or _decode(path)
-        picture = _over_black(_in_srgb(path, held, window, done), held, done)
+        picture = _over_black(_in_srgb(path, held, window), held)
     except MemoryError:
         raise
     except Exception as error:  # Pillow and tifffile raise all kinds on damaged files
         raise _unreadable(path, error) from None
     if held.turn in TURNS:
         picture = picture.transpose(TURNS[held.turn])
-        done.append("turned as its header says")
+        held.done.append(TURNED)
     if held.pages > 1:
-        done.append(f"page 1 of {held.pages}")
-    picture.info = {**held.header, "done": "; ".join(done)}
+        held.done.append(f"page 1 of {held.pages}")
+    picture.info = {**held.header, "done": "; ".join(held.done)}
     return picture
 
 
@@ -68,7 +68,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
         return ValueError(str(error))
     if else_ := what_else(path):
         return ValueError(f"{path}: {else_}")
-    reason = " ".join(str(error).split()).replace(str(path), path.name)
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "of no known kind" if unknown else " ".join(str(error).split()).replace(str(path), path.name)
     return ValueError(f"{path}: cannot be read as an image ({reason[:200]})")
 
 
@@ -76,13 +77,14 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _decode(path: Path) -> Decoded:
-    with Image.open(path) as image:
+    with path.open("rb") as stream, Image.open(stream) as image:  # by name, Pillow would map TIFFs before it turns them
         if image.format not in FORMATS:  # Pillow would run other programs for some
             raise ValueError(f"pictures of kind {image.format} are not read")
         tables = getattr(image, "quantization", None)
         quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
         pages, bits = getattr(image, "n_frames", 1), _depth(path, image.format)
-        image.load()
+        turned = image.format == "TIFF" and _turn(image) in TURNS
+        image.load()  # which turns a TIFF
         if bits > 8 and image.mode in ("LA", "RGB", "RGBA"):  # of which Pillow keeps 8 bits
             found = _deep_colours(path, image.format, bits)
         elif image.mode.startswith("I") or image.mode == "F":
@@ -90,9 +92,8 @@ def _decode(path: Path) -> Decoded:
         else:
             found = _shallow(image, bits)
         found.header = {"mode": image.mode, "format": image.format, "quantisation": quantisation}
-        found.pages = pages
         found.profile, found.gamma = image.info.get("icc_profile") or b"", _gamma(image)
-        found.turn = 1 if image.format == "TIFF" else _turn(image)  # Pillow turns these
+        found.turn, found.pages, found.done = _turn(image), pages, [TURNED] * turned
     return found
 
 
@@ -111,12 +112,12 @@ def _deep_colours(path: Path, kind: str, bits: int) -> Decoded:
     imagecodecs = library("imagecodecs", "colours of more than 8 bits")
     decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
     values = decode(path.read_bytes())
-    scale = 2.0**bits - 1
+    alpha, scale = None, 2.0**bits - 1
+    if values.shape[2] in (2, 4):
+        alpha = eight_bits(scaled(path, values[:, :, -1], 0, scale))
+        values = values[:, :, :-1]
     white = scale if kind == "JPEG2000" else None
-    if values.shape[2] in (1, 3):
-        return Decoded(values.squeeze(), white)
-    alpha = eight_bits(scaled(path, values[:, :, -1], 0, scale))
-    return Decoded(values[:, :, :-1].squeeze(), white, alpha=alpha)
+    return Decoded(values if values.shape[2] == 3 else values[:, :, 0], white, alpha=alpha)
 
 
 def _deep_grey(image: Image.Image) -> Decoded:
@@ -155,55 +156,53 @@ def _turn(image: Image.Image) -> int:
 # ---- 8-bit sRGB ----
 
 
-def _in_srgb(path: Path, held: Decoded, window: tuple[float, float] | None, done: list[str]) -> Image.Image:
-    """The colours as 8-bit RGB; `done` grows by what was done."""
+def _in_srgb(path: Path, held: Decoded, window: tuple[float, float] | None) -> Image.Image:
+    """The colours as 8-bit RGB."""
     if isinstance(held.pixels, np.ndarray):
-        levels = _levels(path, held.pixels, held.white, window, done)
-        levels = _seen(deep_by_profile, 1 - levels if held.negative else levels, held.profile, done)
+        levels = _levels(path, held.pixels, held, window)
+        levels = _seen(deep_by_profile, 1 - levels if held.negative else levels, held)
         picture = eight_bits(levels**held.gamma).convert("RGB")
     else:
-        done += ["8 bits, without the window"] * (window is not None)
+        held.done += ["8 bits, without the window"] * (window is not None)
         picture = ImageOps.invert(held.pixels) if held.negative else held.pixels
-        picture = to_rgb(_seen(by_profile, picture, held.profile, done))
+        picture = to_rgb(_seen(by_profile, picture, held))
         if held.gamma != 1:
             picture = picture.point([round(255 * (level / 255) ** held.gamma) for level in range(256)] * 3)
-    done += ["white is zero, inverted"] * held.negative + ["by its gamma"] * (held.gamma != 1)
+    held.done += ["white is zero, inverted"] * held.negative + ["by its gamma"] * (held.gamma != 1)
     return picture
 
 
-def _levels(
-    path: Path, values: np.ndarray, white: float | None, window: tuple[float, float] | None, done: list[str]
-) -> np.ndarray:
+def _levels(path: Path, values: np.ndarray, held: Decoded, window: tuple[float, float] | None) -> np.ndarray:
     """Values of more than 8 bits as levels in [0, 1]."""
-    white = white or white_of(values)
+    white = held.white or white_of(values)
     if window:
-        done.append("window {:g} to {:g}".format(*window))
+        held.done.append("window {:g} to {:g}".format(*window))
         return scaled(path, values, *window)
     if white:
         bits = "float" if values.dtype.kind == "f" else f"{8 * values.dtype.itemsize} bit"
-        done.append(f"{bits}, white is {white:g}")
+        held.done.append(f"{bits}, white is {white:g}")
         return scaled(path, values, 0, white)
-    done.append("lowest to highest value")
+    held.done.append("lowest to highest value")
     return scaled(path, values)
 
 
-def _seen(convert: Callable[[Pixels, bytes], Pixels | None], pixels: Pixels, profile: bytes, done: list[str]) -> Pixels:
+def _seen(convert: Callable[[Pixels, bytes], Pixels | None], pixels: Pixels, held: Decoded) -> Pixels:
     """The pixels as `convert` makes them by the colour profile, if there is one that changes something."""
     try:
-        seen = convert(pixels, profile) if profile else None
+        seen = convert(pixels, held.profile) if held.profile else None
     except ValueError as error:
-        done.append(f"without its colour profile: {error}")
+        held.done.append(f"without its colour profile: {error}")
         return pixels
-    done += ["from its colour profile to sRGB"] * (seen is not None)
+    held.done += ["from its colour profile to sRGB"] * (seen is not None)
     return pixels if seen is None else seen
 
 
-def _over_black(picture: Image.Image, held: Decoded, done: list[str]) -> Image.Image:
+def _over_black(picture: Image.Image, held: Decoded) -> Image.Image:
     """The picture as it looks in front of black. Raises ValueError if nothing of it can be seen."""
     least, most = held.alpha.getextrema() if held.alpha else (255, 255)
     if held.alpha is None or least == 255:
         return picture
     if most == 0:
         raise ValueError("it is transparent everywhere")
-    done.append("black where it is transparent")
+    held.done.append("black where it is transparent")
     return picture if held.premultiplied else ImageChops.multiply(picture, Image.merge("RGB", [held.alpha] * 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def decode_tiff(path: Path) -> Decoded | None:
     tifffile = library("tifffile", "TIFF files")
     logging.getLogger("tifffile").disabled = True  # the error says it, once
     with tifffile.TiffFile(path) as file:
+        if not file.pages:
+            raise ValueError("has no pages")
         page = file.pages[0]
         kind = getattr(page.photometric, "name", str(page.photometric))
         if kind == "YCBCR" and page.compression.name == "JPEG":
@@ -72,8 +75,8 @@ def _samples(path: Path, page: Any) -> np.ndarray:
     if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):  # Pillow's limit
         raise ValueError(f"{page.imagewidth}×{page.imagelength} pixels are too many")
     ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if max(ends, default=0) > path.stat().st_size:
-        raise ValueError("the file is truncated")
+    if max(ends, default=0) > path.stat().st_size or len(ends) != math.prod(page.chunked):
+        raise ValueError("the file is truncated: pixels are missing")
     values = page.asarray(maxworkers=1)
     if values.dtype.kind not in "buif":
         raise ValueError(f"numbers of type {values.dtype} are no levels")
