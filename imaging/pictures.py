@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,7 @@ TURNS = {
 }
 TURNED = "turned as its header says"
 SCREEN = 1 / 2.2  # the gamma of a PNG for today's screens
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what a reader must know is said by errors, and in `done`
 Pixels = TypeVar("Pixels", Image.Image, np.ndarray)
 
 
