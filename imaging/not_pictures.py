@@ -7,7 +7,7 @@ from pathlib import Path
 # Suffixes of files that show something, but are not read. They must not vanish unseen.
 OTHER_PICTURES = {".gif", ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".pfm", ".dng"}
 OTHER_PICTURES |= {".raw", ".cr2", ".nef", ".arw", ".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".lif", ".nd2", ".vsi"}
-OTHER_PICTURES |= {".mha", ".mhd", ".nrrd", ".mgz", ".img", ".npy", ".npz", ".mat"}
+OTHER_PICTURES |= {".mha", ".mhd", ".nrrd", ".mgz", ".img", ".npy", ".npz", ".mat", ".pam", ".ras", ".dib", ".eps"}
 CONVERT = "which is not read; convert it to PNG"
 BEGINNINGS = {
     b"version https://git-lfs": "is a Git LFS pointer, not the image; run: git lfs pull",

@@ -134,8 +134,9 @@ def _shallow(image: Image.Image, bits: int) -> Decoded:
     """8 bits or fewer."""
     if not image.has_transparency_data:
         return Decoded(image)
-    if bits in (2, 4) and image.mode == "L":  # Pillow spreads the levels over 8 bits, but not the transparent one
-        image.info["transparency"] *= 255 // (2**bits - 1)
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode in ("1", "L") and key < 2**bits < 256:
+        image.info["transparency"] = key * 255 // (2**bits - 1)  # as Pillow spreads the levels, but not always this one
     *colours, alpha = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA").split()
     return Decoded(Image.merge("RGB" if len(colours) == 3 else "L", colours), alpha=alpha)
 
@@ -170,7 +171,7 @@ def _in_srgb(path: Path, held: Decoded, window: tuple[float, float] | None) -> I
         picture = to_rgb(_seen(by_profile, picture, held))
         if held.gamma != 1:
             picture = picture.point([round(255 * (level / 255) ** held.gamma) for level in range(256)] * 3)
-    held.done += ["white is zero, inverted"] * held.negative + ["by its gamma"] * (held.gamma != 1)
+    held.done += ["inverted: white is zero"] * held.negative + ["by its gamma"] * (held.gamma != 1)
     return picture
 
 

@@ -14,15 +14,16 @@ from imaging.decoded import Decoded, library
 from imaging.levels import eight_bits, scaled, white_of
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such a file begins; + is BigTIFF
-COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3}  # samples of a pixel, without alpha
-PILLOWS = ("SEPARATED", "CIELAB", "YCBCR")  # CMYK, Lab, and YCbCr without JPEG: 8 bits
+COLOURS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "YCBCR": 3}  # samples of a pixel, without alpha
+PILLOWS = {"SEPARATED": 16, "CIELAB": 8}  # CMYK and Lab: the bits that Pillow reads
+FAX = ("CCITTRLE", "CCITT_T4", "CCITT_T6", "CCITTFAX3", "CCITTFAX4")  # which older imagecodecs do not know
 ASSOCIATED, UNSPECIFIED = 1, 0  # extra samples: alpha by which the pixels are multiplied, and nobody knows what
 SCALES = (1023, 4095, 16383, 65535)
 
 
 def decode_tiff(path: Path) -> Decoded | None:
-    """The first page; None if Pillow must decode its colours. Raises ValueError, or what tifffile raises, if it cannot
-    be read."""
+    """The first page; None if Pillow must decode it. Raises ValueError, or what tifffile raises, if it cannot be
+    read."""
     tifffile = library("tifffile", "TIFF files")
     logging.getLogger("tifffile").disabled = True  # the error says it, once
     with tifffile.TiffFile(path) as file:
@@ -30,9 +31,11 @@ def decode_tiff(path: Path) -> Decoded | None:
             raise ValueError("has no pages")
         page = file.pages[0]
         kind = getattr(page.photometric, "name", str(page.photometric))
-        if kind == "YCBCR" and page.compression.name == "JPEG":
+        compression = getattr(page.compression, "name", str(page.compression))
+        if kind == "YCBCR" and compression == "JPEG":
             kind = "RGB"  # as which it is decoded
-        if kind in PILLOWS:
+        by_pillow = page.bitspersample <= PILLOWS.get(kind, 0) or (kind == "YCBCR" and page.is_subsampled)
+        if by_pillow or compression in FAX:
             return None
         if kind not in COLOURS:
             raise ValueError(f"colours of kind {kind} are not read")
@@ -56,15 +59,23 @@ def _decoded(path: Path, page: Any, kind: str) -> Decoded:
         alpha = values[:, :, colours]
         found.alpha = eight_bits(scaled(path, alpha, 0, white or white_of(alpha)))
         found.premultiplied = extra[0] == ASSOCIATED
-    mode = "P" if kind == "PALETTE" else "L" if colours == 1 else "RGB"
+    mode = {"MINISBLACK": "L", "MINISWHITE": "L", "PALETTE": "P"}.get(kind, "RGB")
+    depth = {1: "1"}.get(bits, mode) if bits <= 8 else f"{mode};{bits}"
+    found.header = {"mode": depth + "A" * (found.alpha is not None), "format": "TIFF"}
     if kind == "PALETTE":
         found.pixels = np.moveaxis(page.colormap[:, pixels], 0, 2)
         found.white = 255.0 if page.colormap.max() < 256 else 65535.0  # some programs fill 8 of the 16 bits
     elif bits <= 8 and white is not None:
-        found.pixels = Image.fromarray(pixels) if bits == 8 else eight_bits(scaled(path, pixels, 0, white))
-    depth = {1: "1"}.get(bits, mode) if bits <= 8 else f"{mode};{bits}"
-    found.header = {"mode": depth + "A" * (found.alpha is not None), "format": "TIFF"}
+        found.pixels = _shallow(path, kind, pixels, white)
     return found
+
+
+def _shallow(path: Path, kind: str, pixels: np.ndarray, white: float) -> Image.Image:
+    """At most 8 bits as a picture."""
+    if kind == "YCBCR":
+        height, width, _ = pixels.shape
+        return Image.frombytes("YCbCr", (width, height), pixels.astype(np.uint8).tobytes())
+    return Image.fromarray(pixels) if white == 255 else eight_bits(scaled(path, pixels, 0, white))
 
 
 def _samples(path: Path, page: Any) -> np.ndarray:
