@@ -157,9 +157,9 @@ def certify_files(
             "group_radius": group_radius,
             "group_radius_grey": grey_radius(group_radius) if grey else None,
             "grey_as_rgb": grey,
-            "warning": f"{wrong} image" if wrong else "",
             "draws": certificate.draws,
             "votes": dict(zip(info.classes, certificate.votes, strict=True)),
+            "warning": f"{wrong} image" if wrong else "",
         }
 
     return [answer(*each) for each in zip(found, indices, shows_nothing, strict=True)]
