@@ -61,6 +61,7 @@ from evaluation.certificates import (
 )
 from evaluation.tables import certified_text
 from imaging.catalogue import DatasetInfo
+from imaging.images import pictures_not_read
 from models import Pipeline, select_device
 from models.flags import info_of, open_pipeline
 
@@ -121,6 +122,8 @@ def predict(
     for sigma in args.sigma:
         answers += certify_files(pipeline, info, {**settings, "sigma": sigma}, args.predict, device)
     print(f"{answers_table(answers)}\n{done_text(answers)}\n{what_is_proved(settings, bool(info.groups))}")
+    for suffix, count in sorted(pictures_not_read(args.predict).items()):
+        print(f"AE_DS_verify.py: warning: {count} {suffix} not read; convert to PNG", file=sys.stderr)
     if args.outfile is not None:
         files.write_json(args.outfile, {"settings": settings, "answers": answers})
         print(f"answers: {args.outfile}")

@@ -9,10 +9,13 @@ from evaluation.certificates import DECIDED
 
 
 def answers_table(answers: list[dict]) -> str:
-    """The answers for the screen, without votes. The radii on grey images are left out if no image is grey."""
+    """The answers for the screen, without votes. The radii on grey images are left out if no image is grey, warnings if
+    there is none."""
     left_out = {"done", "grey_as_rgb", "votes"}
     if not any(answer["grey_as_rgb"] for answer in answers):
         left_out |= {"radius_grey", "group_radius_grey"}
+    if not any(answer["warning"] for answer in answers):
+        left_out.add("warning")
     columns = [name for name in answers[0] if name not in left_out]
     rows = [["ABSTAIN" if answer[name] == ABSTAIN else answer[name] for name in columns] for answer in answers]
     return tabulate(rows, columns, disable_numparse=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from imaging.dicom import DICOM, begins_as_dicom, frames_of, read_dicom
 from imaging.nifti import NIFTI, depth_of, read_nifti
+from imaging.not_pictures import OTHER_PICTURES
 from imaging.pictures import PICTURES, read_picture
 
 KINDS = PICTURES | DICOM | NIFTI
@@ -22,11 +24,12 @@ FITS = ("resize", "letterbox")
 def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.Image:
     """The image as 8-bit RGB.
 
-    16-bit pictures are stretched from their lowest to their highest value. DICOM: the file's own rescaling and first
-    window (or its table; without one, lowest to highest); MONOCHROME1 is inverted, a palette gives its colours; of
-    several frames the middle one, or frame k of `scan.dcm[k]`. NIfTI: the middle slice of the third axis, or slice k of
-    `volume.nii[k]`, stretched between the 1st and 99th percentile of its values, anterior up if the orientation in the
-    header is right. `window` (low, high), in the units of the file, replaces these stretches for DICOM and NIfTI.
+    Pictures: upright, in sRGB, 16 bits and floats by their full scale (`pictures.read_picture`). DICOM: the file's own
+    rescaling and first window (or its table; without one, lowest to highest); MONOCHROME1 is inverted, a palette gives
+    its colours; of several frames the middle one, or frame k of `scan.dcm[k]`. NIfTI: the middle slice of the third
+    axis, or slice k of `volume.nii[k]`, stretched between the 1st and 99th percentile of its values, anterior up if the
+    orientation in the header is right. `window` (low, high), in the units of the file, replaces these scales, but not
+    that of 8-bit pictures. `info["done"]` says in words what was done.
 
     Raises FileNotFoundError, or ValueError that names the file if it cannot be read, holds values that are not finite,
     or needs a library that is missing.
@@ -39,7 +42,7 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
         return read_dicom(path, number, window)
     if suffix in NIFTI:
         return read_nifti(path, number, window)
-    return read_picture(path)
+    return read_picture(path, window)
 
 
 def of_volume(path: Path) -> tuple[Path, int | None]:
@@ -97,11 +100,21 @@ def images_in(folder: Path) -> list[Path]:
 
     Raises OSError that names a folder without permission to read: images must not vanish unseen.
     """
+    return sorted(file for file in _files_in(folder) if suffix_of(file) in KINDS)
+
+
+def pictures_not_read(paths: Iterable[Path]) -> Counter[str]:
+    """How many files in the folders among `paths` show something, but are of kinds that are not read, by suffix."""
+    inside = (file for path in paths if path.is_dir() for file in _files_in(path))
+    return Counter(suffix for file in inside if (suffix := suffix_of(file)) in OTHER_PICTURES)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """The files of a folder as `images_in` finds them."""
 
     def stop(error: OSError) -> None:
         raise error
 
-    found: list[Path] = []
     seen: set[str] = set()
     for where, folders, names in os.walk(folder, onerror=stop, followlinks=True):
         real = os.path.realpath(where)
@@ -110,9 +123,7 @@ def images_in(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [Path(where, name) for name in names if not name.startswith(".")]
-        found += [file for file in files if suffix_of(file) in KINDS]
-    return sorted(found)
+        yield from (Path(where, name) for name in names if not name.startswith("."))
 
 
 def with_slice(path: Path) -> Path:

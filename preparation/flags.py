@@ -86,8 +86,9 @@ def add_flags(parser: cli.Parser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="values of DICOM and NIfTI files that become black and white, in the units of the file "
-        "(default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile)",
+        help="values of DICOM, NIfTI and pictures of more than 8 bits that become black and white, in the units of "
+        "the file (default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile; of "
+        "pictures 0 and the full scale)",
     )
     form.add_argument(
         "--slices",
