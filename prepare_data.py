@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the images, and what they are ----
     source = find_source(args, known, name, target)
-    records, classes = find_images(source, known, args.slices)
+    records, classes = find_images(source, known, args.slices, args.volume)
     info = describe(args, records, known, classes)
     root = source if source.is_dir() else source.parent
     find_subjects(records, root, info.group_by)

@@ -90,6 +90,13 @@ def add_flags(parser: cli.Parser) -> None:
         "(default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile)",
     )
     form.add_argument(
+        "--volume",
+        type=cli.non_negative_int,
+        metavar="K",
+        help="which volume of NIfTI files that hold several (4-D: times, or kinds of image), from 0 (default: the "
+        "first, with a warning)",
+    )
+    form.add_argument(
         "--slices",
         type=cli.positive_int,
         help="slices per NIfTI volume, frames per DICOM file, or files per DICOM series, from the middle "

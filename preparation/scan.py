@@ -20,7 +20,7 @@ from imaging.images import PICTURES, of_volume, read_image, suffix_of, to_array
 
 THUMBNAIL = 64
 AT_ONCE = 256  # images that are read before they are written
-READING = 2  # the version of `images.read_image` and `Record`: what another one found is read again
+READING = 3  # the version of `images.read_image` and `Record`: what another one found is read again
 COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation", "passed_over")
 
 
