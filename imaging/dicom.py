@@ -23,7 +23,11 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 def frames_of(path: Path) -> int | None:
     """The number of frames, from the header; None if there is one. Raises ValueError that names the file."""
-    frames = frame_count(open_dicom(path, header=True))
+    data = open_dicom(path, header=True)
+    try:
+        frames = frame_count(data)
+    except ValueError as error:
+        raise unreadable(path, "DICOM", error) from None
     return frames if frames > 1 else None
 
 
@@ -155,18 +159,30 @@ def _complete(data: Any) -> None:
 
 
 def frame_count(data: Any) -> int:
-    """The number of frames that a data set tells. Raises ValueError or TypeError on what is no number."""
-    return max(1, int(data.get("NumberOfFrames") or 1))
+    """The number of frames that a data set tells, 1 without. Raises ValueError if it is no number."""
+    try:
+        return max(1, int(data.get("NumberOfFrames") or 1))
+    except Exception:  # pydicom raises all kinds on damaged tags
+        raise ValueError("its NumberOfFrames is no number") from None
+
+
+def tag(data: Any, name: str) -> Any:
+    """The value of a tag; None where it is missing or damaged, on which pydicom raises all kinds."""
+    try:
+        return data.get(name)
+    except Exception:
+        return None
 
 
 def _must_be_an_image(path: Path, data: Any) -> None:
     """Raises ValueError that says what the file is instead."""
     if "DirectoryRecordSequence" in data:
         raise ValueError(f"{path}: is a DICOMDIR, a list of other files; name these")
-    name = getattr(data.get("SOPClassUID"), "name", "") or "DICOM of no class"
-    if data.get("SOPClassUID") in _SEGMENTATIONS:
+    kind = tag(data, "SOPClassUID")
+    name = re.sub(r"[^\w .:/()-]+", " ", str(getattr(kind, "name", "")))[:80] or "DICOM of no class"
+    if kind in _SEGMENTATIONS:
         raise ValueError(f"{path}: holds no image, but labels ({name})")
-    if not any(data.get(kind) for kind in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    if not any(tag(data, kind) for kind in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError(f"{path}: holds no image ({name})")
 
 

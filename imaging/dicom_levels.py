@@ -65,10 +65,10 @@ def padding_of(data: DataSet, raw: np.ndarray, stored: np.ndarray) -> np.ndarray
     """Where the numbers are the padding value of the file, or lie in its padding range (C.7.5.1.1.2). `raw`: as they
     lie in the file, with bits that do not belong to the pixel."""
     for kind in ("", "Float", "DoubleFloat"):
-        value = _number(data.get(f"{kind}PixelPaddingValue"))
+        value = number_of(data.get(f"{kind}PixelPaddingValue"))
         if value is None:
             continue
-        limit = _number(data.get(f"{kind}PixelPaddingRangeLimit"))
+        limit = number_of(data.get(f"{kind}PixelPaddingRangeLimit"))
         low, high = sorted(_as_stored(each, stored.dtype) for each in (value, value if limit is None else limit))
         return ((stored >= low) & (stored <= high)) | ((raw >= low) & (raw <= high))
     return np.zeros(stored.shape, dtype=bool)
@@ -82,7 +82,7 @@ def pixel_bits(data: DataSet, raw: np.ndarray) -> np.ndarray:
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     if raw.min() >= low and raw.max() <= high:
         return raw
-    top = _number(data.get("HighBit"))
+    top = number_of(data.get("HighBit"))
     top = bits - 1 if top is None or not bits - 1 <= top < size else int(top)
     return (raw << (size - 1 - top)) >> (size - bits)
 
@@ -112,7 +112,7 @@ def _rescaled(data: DataSet, groups: list[DataSet], stored: np.ndarray) -> tuple
         table = _first_table(group, "ModalityLUTSequence", data, signed)
         if table is not None:
             return table.of(stored).astype(float), False, "table of the modality"
-        slope, intercept = (_number(group.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+        slope, intercept = (number_of(group.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
         if slope is not None or intercept is not None:
             told = "rescaling by 0 left out" if slope == 0 else ""
             slope, intercept = slope or 1.0, intercept or 0.0
@@ -189,10 +189,10 @@ def _little_endian(data: DataSet) -> bool:
 def _numbers(value: Any) -> list[float | None]:
     """The numbers of a tag that may hold several, or none."""
     several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return [_number(each) for each in several]
+    return [number_of(each) for each in several]
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """A finite number; None for an empty tag, or for what is none."""
     try:
         found = float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,6 +198,7 @@ def _open_nifti(path: Path) -> Any:
         import nibabel
     except ImportError:
         raise ValueError(f"{path}: NIfTI needs nibabel (pip install nibabel)") from None
+    nibabel.imageglobals.logger.setLevel(logging.CRITICAL + 1)  # it prints every slip of a header
     try:
         if _is_packed(path) == path.name.lower().endswith(".gz"):
             image: Any = nibabel.load(path)

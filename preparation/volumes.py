@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.dicom import frame_count, open_dicom
+from imaging.dicom import frame_count, open_dicom, tag
+from imaging.dicom_levels import number_of
 from imaging.images import DICOM, more_volumes, of_volume, slices_of, suffix_of
 from preparation.scan import Record
 
@@ -88,8 +90,9 @@ def _of_series(records: Sequence[Record], source: Path, count: int) -> tuple[lis
     for record in records:
         path = source / record.path
         told = _tags(path) if suffix_of(path) in DICOM else None
-        if told is not None and _is_single(told) and told.get("SeriesInstanceUID"):
-            series[record.class_name, str(told.SeriesInstanceUID)].append((_place(told), record))
+        name = None if told is None or not _is_single(told) else tag(told, "SeriesInstanceUID")
+        if name:
+            series[record.class_name, str(name)].append((_place(told), record))
     left_out: set[str] = set()
     for files in series.values():
         if len(files) <= count:
@@ -103,21 +106,18 @@ def _of_series(records: Sequence[Record], source: Path, count: int) -> tuple[lis
 def _place(told) -> float:
     """Where a slice lies along the axis of its scan (position along the normal of its plane; else its number)."""
     try:
-        row, column = (np.array(told.ImageOrientationPatient[k : k + 3], dtype=float) for k in (0, 3))
-        return float(np.cross(row, column) @ np.array(told.ImagePositionPatient, dtype=float))
-    except (AttributeError, TypeError, ValueError):
-        pass
-    try:
-        return float(told.get("InstanceNumber") or 0)
+        row, column = (np.array(tag(told, "ImageOrientationPatient")[k : k + 3], dtype=float) for k in (0, 3))
+        place = float(np.cross(row, column) @ np.array(tag(told, "ImagePositionPatient"), dtype=float))
     except (TypeError, ValueError):
-        return 0.0
+        place = math.nan
+    return place if math.isfinite(place) else number_of(tag(told, "InstanceNumber")) or 0.0
 
 
 def _is_single(told) -> bool:
     """Whether a DICOM file holds one frame; one that tells no number does not."""
     try:
         return frame_count(told) == 1
-    except (TypeError, ValueError):
+    except ValueError:
         return False
 
 
@@ -133,5 +133,5 @@ def _patient(path: Path) -> str:
     data = _tags(path)
     if data is None:
         return ""
-    told = ((word, str(data.get(tag) or "").strip()) for word, tag in OWNERS)
+    told = ((word, str(tag(data, name) or "").strip()) for word, name in OWNERS)
     return next((f"{word} {hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in told if name), "")

@@ -293,6 +293,15 @@ def test_without_an_orientation(tmp_path):
         assert "no orientation in the header" in read_image(path).info["done"]
 
 
+def test_nibabel_is_quiet(tmp_path, capfd):
+    """It prints every slip of a header."""
+    held = bytearray(save(tmp_path / "a.nii", volume()).read_bytes())
+    held[80:84] = np.float32(-1).tobytes()  # a voxel of negative width
+    (tmp_path / "a.nii").write_bytes(held)
+    assert np.abs(grey(tmp_path / "a.nii") - stretched(volume()[:, :, 3])).max() <= 1
+    assert capfd.readouterr() == ("", "")
+
+
 def dims(path: Path, *sizes: int) -> Path:
     """The file with other sizes in its header."""
     held = bytearray(path.read_bytes())
