@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace, name: str, known: DatasetInfo | None, targ
     """Find, read, check and split the images, and write what was found to the folder `target`."""
     # ---- the images, and what they are ----
     source = find_source(args, known, name, target)
-    records, classes = find_images(source, known, args.slices)
+    records, classes = find_images(source, known, args.slices, args.volume)
     info = describe(args, records, known, classes)
     root = source if source.is_dir() else source.parent
     find_subjects(records, root, info.group_by)

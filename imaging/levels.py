@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -76,4 +77,5 @@ def _shares(image: Image.Image) -> tuple[float, float, float]:
 
 def unreadable(path: Path, kind: str, error: Exception) -> ValueError:
     """The error of a file that a library cannot read, in one line."""
-    return ValueError(f"{path}: cannot be read as {kind} ({' '.join(str(error).split())[:120]})")
+    told = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
+    return ValueError(f"{path}: cannot be read as {kind} ({told})")

@@ -91,6 +91,13 @@ def add_flags(parser: cli.Parser) -> None:
         "pictures 0 and the full scale)",
     )
     form.add_argument(
+        "--volume",
+        type=cli.non_negative_int,
+        metavar="K",
+        help="which volume of NIfTI files that hold several (4-D: times, or kinds of image), from 0 (default: the "
+        "first, with a warning)",
+    )
+    form.add_argument(
         "--slices",
         type=cli.positive_int,
         help="slices per NIfTI volume, frames per DICOM file, or files per DICOM series, from the middle "
