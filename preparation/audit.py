@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common import files
+from common.lines import shown, table_line
 from datasets import SPLITS
 from imaging.catalogue import DatasetInfo
 from preparation.duplicates import Near, identical_groups, near_groups
@@ -256,30 +257,34 @@ def count_images(records: Sequence[Record], splits: Sequence[str], classes: Sequ
 
 def counts_text(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> str:
     """Images by split and class, for the screen."""
-    width = max(12, *(len(name) + 2 for name in classes))
-    lines = [f"{'images':<8}" + "".join(f"{name:>{width}}" for name in classes) + f"{'all':>8}"]
+    headings = {name: shown(name, 40) for name in classes}
+    width = max(12, *(len(heading) + 2 for heading in headings.values()))
+    lines = [f"{'images':<8}" + "".join(f"{headings[name]:>{width}}" for name in classes) + f"{'all':>8}"]
     for split, row in counts.items():
         lines.append(f"{split:<8}" + "".join(f"{row[name]:>{width}}" for name in classes) + f"{sum(row.values()):>8}")
     return "\n".join(lines)
 
 
 def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
-    """`audit.csv`: a line for each finding, then one for each group of images concerned."""
+    """`audit.csv`: a line for each finding, then one for each group of images concerned; a path that holds the sign
+    between them, `|`, is in quotes."""
     path = folder / "audit.csv"
     with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("check", "severity", "count", "detail", "done", "images"))
+        stream.write(table_line(("check", "severity", "count", "detail", "done", "images")))
         for found in findings:
-            writer.writerow((found.check, found.severity, found.count, found.detail, found.done, ""))
+            stream.write(table_line((found.check, found.severity, found.count, found.detail, found.done, "")))
             for images in found.images:
-                writer.writerow((found.check, found.severity, len(images), "", "", " | ".join(images)))
+                listed = " | ".join(path if "|" not in path else json.dumps(path) for path in images)
+                stream.write(table_line((found.check, found.severity, len(images), "", "", listed)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:
     """The findings as a table for the screen."""
     from tabulate import tabulate
 
-    rows = [(f.severity if f.severity != "ok" else "", f.check, f.count, f.detail, f.done) for f in findings]
+    rows = [
+        (f.severity if f.severity != "ok" else "", f.check, f.count, shown(f.detail), shown(f.done)) for f in findings
+    ]
     return tabulate(
         rows, ["severity", "check", "found", "details", "what was done"], maxcolwidths=[None, None, None, 60, 40]
     )
@@ -295,7 +300,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
     by_path = {record.path: record for record in records}
 
     def caption(image: str) -> str:
-        return f"{by_path[image].class_name[:16]} {by_path[image].source_split}\n{image[-22:]}"
+        return f"{shown(by_path[image].class_name, 16)} {by_path[image].source_split}\n{shown(image)[-22:]}"
 
     pairs: dict[tuple[str, str], str] = {}
     for end, differs in (("two labels", "class_name"), ("published split", "source_split"), ("images", "sha256")):
