@@ -25,7 +25,7 @@ def _cell(value: object, separator: str) -> str:
 def table_text(records: Sequence[Mapping[str, object]]) -> str:
     """Records of the same keys as a table with a header, separated by commas; None stays empty."""
     header = list(records[0])
-    return "".join(map(table_line, [header, *([record[name] for name in header] for record in records)]))
+    return table_line(header) + "".join(table_line([record[name] for name in header]) for record in records)
 
 
 def lines_of(content: bytes) -> tuple[list[bytes], bytes]:

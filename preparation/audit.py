@@ -309,12 +309,12 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
                 for first, *others in found.images:
                     telling = (o for o in others if getattr(by_path[o], differs) != getattr(by_path[first], differs))
                     pairs.setdefault((first, next(telling, others[0])), found.check)
-    shown = list(pairs.items())[:PAIRS]
-    if not shown:
+    chosen = list(pairs.items())[:PAIRS]
+    if not chosen:
         path.unlink(missing_ok=True)  # of an earlier run, on other images
         return False
-    rows = -(-len(shown) // 6)
-    title = f"alike images, {len(shown)} of {len(pairs)}"
+    rows = -(-len(chosen) // 6)
+    title = f"alike images, {len(chosen)} of {len(pairs)}"
     with rc_context({"text.parse_math": False}):  # a file name may hold a $
         height = 0.4 + 1.7 * rows
         figure = Figure(figsize=(15, height))
@@ -322,7 +322,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
         figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.7 / height, wspace=0.1, hspace=0.45)
         for axis in axes.ravel():
             axis.axis("off")
-        for k, (pair, check) in enumerate(shown):
+        for k, (pair, check) in enumerate(chosen):
             for side, image in enumerate(pair):
                 axis = axes[k // 6, 2 * (k % 6) + side]
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
