@@ -59,7 +59,7 @@ from evaluation.certificates import (
 from evaluation.tables import certified_text
 from imaging.catalogue import DatasetInfo
 from models import Pipeline, select_device
-from models.flags import info_of, open_pipeline
+from models.flags import info_of, open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -99,6 +99,7 @@ def main(args: argparse.Namespace) -> None:
         args.seed = secrets.randbits(63) if secret else 0
     pipeline = open_pipeline(args, device)
     info = info_of(args, pipeline)
+    say_order(args.classifier, pipeline.info, info)
     settings = describe(args, pipeline, info, device)
     if args.predict:
         predict(args, pipeline, info, settings | {"secret_seed": secret}, device)

@@ -37,7 +37,7 @@ from evaluation.figures import evaluation_png
 from evaluation.metrics import metric_records, report_text, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
-from models.flags import open_pipeline
+from models.flags import open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -99,6 +99,7 @@ def main(args: argparse.Namespace) -> None:
     args.amp = resolve_amp(args.amp, device)
     base_classifier = pipeline.at(told, args.amp)
     dataset = open_images(args, pipeline, args.split)
+    say_order(args.classifier, pipeline.info, dataset.info)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
 

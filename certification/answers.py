@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from common.lines import shown
 from core import ABSTAIN
 from evaluation.certificates import DECIDED
 
@@ -14,8 +15,12 @@ def answers_table(answers: list[dict]) -> str:
     if not any(answer["grey_as_rgb"] for answer in answers):
         left_out |= {"radius_grey", "group_radius_grey"}
     columns = [name for name in answers[0] if name not in left_out]
-    rows = [["ABSTAIN" if answer[name] == ABSTAIN else answer[name] for name in columns] for answer in answers]
+    rows = [["ABSTAIN" if answer[name] == ABSTAIN else _shown(answer[name]) for name in columns] for answer in answers]
     return tabulate(rows, columns, disable_numparse=True)
+
+
+def _shown(value: object) -> object:
+    return shown(value) if isinstance(value, str) else value
 
 
 def what_is_proved(settings: dict, has_groups: bool) -> str:

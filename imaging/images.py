@@ -43,9 +43,10 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
 
 
 def of_volume(path: Path) -> tuple[Path, int | None]:
-    """`scan.nii.gz[80]` → its file and 80, `scan.dcm[3]` likewise; any other path and None."""
-    numbered = re.fullmatch(r"(.+)\[(\d+)\]", path.name)
-    if numbered and suffix_of(file := path.with_name(numbered[1])) in DICOM | NIFTI:
+    """`scan.nii.gz[80]` → its file and 80, `scan.dcm[3]` likewise; any other path and None. A file of this very name
+    that is read itself is no slice."""
+    numbered = re.fullmatch(r"(.+)\[(\d+)\]", path.name, re.DOTALL)
+    if numbered and suffix_of(path) not in KINDS and suffix_of(file := path.with_name(numbered[1])) in DICOM | NIFTI:
         return file, int(numbered[2])
     return path, None
 
@@ -133,7 +134,7 @@ def slices_of(path: Path) -> int | None:
 def suffix_of(path: Path) -> str:
     """The lower-case suffix, `.nii.gz` as one. A file without one (or with a number in its place, as the UIDs end that
     scanners use for names) that begins as DICOM does has the suffix `.dcm`."""
-    name, suffix = path.name.lower(), path.suffix.lower()
+    name, suffix = (text.lower().rstrip() for text in (path.name, path.suffix))  # a blank at its end says nothing
     if name.endswith(".nii.gz"):
         return ".nii.gz"
     if re.fullmatch(r"(\.\d+)?", suffix) and name != "dicomdir" and begins_as_dicom(path):

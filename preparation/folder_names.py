@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Sequence
 
 SPLITS = {
     "train": "train",
@@ -97,7 +98,7 @@ def names_files(name: str) -> bool:
     return bool(words) and words <= NEUTRAL | PARTS | (MASKS - {"lesion"})
 
 
-def are_numbered_parts(names: list[str]) -> bool:
+def are_numbered_parts(names: Sequence[str]) -> bool:
     """Whether several names are alike but for a number or letter after a word such as part, images or patient."""
     beginnings = set()
     for name in names:

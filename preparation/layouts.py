@@ -84,33 +84,40 @@ def _none_outside(images: Sequence[PurePosixPath], inside: Sequence[bool], sourc
 
 
 def _first_folders(images: Sequence[PurePosixPath], depth: int, source: Path, careful: bool) -> str:
-    """Whether the first folders are `classes` or `splits`. Raises ValueError if only some look like splits, if they
-    look like a split and a class in one, or like parts of a set."""
+    """Whether the first folders are `classes` or `splits`. Raises ValueError if only some look like splits and, if
+    `careful`, if they look like parts of a set."""
     firsts = {image.parts[depth]: image for image in reversed(images)}
     said = {split_and_rest(name) for name in firsts}
     if all(split for split, _ in said) and len({rest for _, rest in said}) == 1:
         return "splits"
-    named = sorted(name for name in firsts if split_of(name))
-    if named:
-        other = next(image for name, image in firsts.items() if name not in named)
-        folder = source.joinpath(*other.parts[: depth + 1])
+    splits = sorted(filter(split_of, firsts))
+    if splits:
+        other = next(image for name, image in firsts.items() if name not in splits)
         raise ValueError(
-            f"{folder}: holds images ({shown(other.name)} …) but is no split as {shown(named[0])}/ is; leave one of "
-            "them out with --leave_out, or if all of these folders are classes: --layout classes"
+            f"{source.joinpath(*other.parts[: depth + 1])}: holds images ({shown(other.name)} …) but is no split as "
+            f"{shown(splits[0])}/ is; leave one of them out with --leave_out, or if all of these folders are classes: "
+            "--layout classes"
         )
-    if careful and _are_combined(firsts):
-        _two_readings(images, source, "classes", "splits")
-    numbered = are_numbered_parts(list(firsts))
-    if careful and (numbered or not any(map(may_be_class, firsts))):
+    if careful:
         deeper = {name for image in images for name in image.parts[depth + 1 : -1]}
-        if any(map(may_be_class, deeper)):
-            _two_readings(images, source, "classes", "splits", "innermost")
-    if careful and numbered:
+        _must_be_no_parts(images, list(firsts), deeper, source)
+    return "classes"
+
+
+def _must_be_no_parts(
+    images: Sequence[PurePosixPath], firsts: Sequence[str], deeper: Iterable[str], source: Path
+) -> None:
+    """Raises ValueError if the first folders look like a split and a class in one, or like parts or patients."""
+    if _are_combined(firsts):
+        _two_readings(images, source, "classes", "splits")
+    numbered = are_numbered_parts(firsts)
+    if (numbered or not any(map(may_be_class, firsts))) and any(map(may_be_class, deeper)):
+        _two_readings(images, source, "classes", "splits", "innermost")
+    if numbered:
         raise ValueError(
             f"{source}: {_listed(sorted(firsts))} look like parts of one set, and no folders in them are classes; a "
             "table path,label can name the class of each image; if they are classes: --layout classes"
         )
-    return "classes"
 
 
 def _are_combined(names: Iterable[str]) -> bool:
@@ -168,19 +175,25 @@ def _in_parts(images: Sequence[PurePosixPath], depth: int, source: Path) -> list
     if _are_combined({way[depth] for way in ways}):
         return [Place("_".join(rest), split, depth) for split, rest in (split_and_rest(way[depth]) for way in ways)]
     _none_outside(images, [len(way) > depth + 1 for way in ways], source)
-    parts: dict[str, list[Way]] = defaultdict(list)
-    for way in ways:
-        parts[way[depth]].append(way)
-    at = {part: _class_depth(own, depth + 1) for part, own in parts.items()}
-    while len({way[at[way[depth]]] for way in ways}) == 1 and all(len(way) > at[way[depth]] + 1 for way in ways):
-        at = {part: _class_depth(own, at[part] + 1) for part, own in parts.items()}
-    depths = [at[way[depth]] for way in ways]
+    depths = _depths_in_parts(ways, depth)
     below = _splits_below(ways, depths)
     places = []
     for way, own in zip(ways, depths, strict=True):
         above = reversed([split_and_rest(way[depth])[0], *map(split_of, way[depth + 1 : own])])
         places.append(Place(way[own], next(filter(None, above), below(way, own)), own))
     return places
+
+
+def _depths_in_parts(ways: Sequence[Way], depth: int) -> list[int]:
+    """Where in each way the folder of the class is, if its `depth`-th is a part. A folder that is the only one in every
+    part is none."""
+    parts: dict[str, list[Way]] = defaultdict(list)
+    for way in ways:
+        parts[way[depth]].append(way)
+    at = {part: _class_depth(own, depth + 1) for part, own in parts.items()}
+    while len({way[at[way[depth]]] for way in ways}) == 1 and all(len(way) > at[way[depth]] + 1 for way in ways):
+        at = {part: _class_depth(own, at[part] + 1) for part, own in parts.items()}
+    return [at[way[depth]] for way in ways]
 
 
 def _class_depth(ways: Sequence[Way], depth: int) -> int:

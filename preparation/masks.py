@@ -32,21 +32,27 @@ def must_hold_no_masks(images: Sequence[PurePosixPath], source: Path) -> None:
 def masks_among(images: Sequence[PurePosixPath]) -> Masks:
     """The images that their names call masks of others (`X_mask.png` beside `X.png`), or their folders (`masks/X.png`
     beside `images/X.png`; in a folder `masks` beside others also whatever they are called, or far from them)."""
-    named = [image for image in images if _WORD.search(_stem(image)) and set(words_of(_stem(image))) & MASKS]
+    found = _by_name(images) | _by_folder(images)
+    return {image: found[image] for image in images if image in found}
+
+
+def _by_name(images: Sequence[PurePosixPath]) -> Masks:
+    named = [image for image in images if _WORD.search(_stem(image))]
     marked = set(named)
-    found = _partners(named, (image for image in images if image not in marked), PurePosixPath)
-    inside = [image for image in images if any(_masks_in(name) for name in image.parts[:-1])]
-    marked = {*inside, *found}
-    others = [image for image in images if image not in marked]
-    found |= _partners(inside, others, _without_masks)
+    return _partners(named, [image for image in images if image not in marked], PurePosixPath) if named else {}
+
+
+def _by_folder(images: Sequence[PurePosixPath]) -> Masks:
+    inside = [image for image in images if any(map(_masks_in, image.parts[:-1]))]
+    if not inside:
+        return {}
+    marked = set(inside)
+    others = [image for image in images if image not in marked and not _WORD.search(_stem(image))]
     alone = [image for image in inside if any(map(_only_masks_in, image.parts[:-1]))]
     beside = {_without_masks(*image.parts[:-1]): image for image in reversed(others)}
-    for image in alone:
-        partner = beside.get(_without_masks(*image.parts[:-1]))
-        if partner is not None:
-            found.setdefault(image, partner)
-    found = _partners(alone, others, lambda *_: PurePosixPath()) | found
-    return {image: found[image] for image in images if image in found}
+    near = ((image, beside.get(_without_masks(*image.parts[:-1]))) for image in alone)
+    found = _partners(alone, others, lambda *_: PurePosixPath())
+    return found | {mask: image for mask, image in near if image} | _partners(inside, others, _without_masks)
 
 
 def _partners(
@@ -74,6 +80,7 @@ def _stem(image: PurePosixPath) -> str:
     return image.name[: -len(".nii.gz")] if image.name.lower().endswith(".nii.gz") else image.stem
 
 
+@functools.lru_cache(10_000)
 def _masks_in(folder: str) -> bool:
     return bool(set(words_of(folder)) & MASKS)
 

@@ -91,7 +91,7 @@ def _must_be_named_well(records: Sequence[Record], classes: Sequence[str], sourc
     """Raises ValueError on a path that is not UTF-8, on fewer than two classes, on two that differ in case or blanks
     only, or on one that is called as the answer of a classifier that abstains."""
     for record in records:
-        if any(0xD800 <= ord(letter) < 0xE000 for letter in record.path):
+        if not record.path.isascii() and any(0xD800 <= ord(letter) < 0xE000 for letter in record.path):
             raise ValueError(f"{source}: the name of {record.path!a} is not UTF-8; rename it")
     spellings = Counter(map(alike, classes))
     twice = sorted(name for name in classes if spellings[alike(name)] > 1)
@@ -174,11 +174,23 @@ def _from_folders(source: Path, info: DatasetInfo | None, reading: Reading) -> t
         _must_be_filled(source, everything, images, places)
     records = list(_of_classes(images, places, source, info))
     must_hold(info, records, source)
-    for folders in sorted({image.parts[: place.depth] for image, place in zip(images, places, strict=True)}):
-        if info and any(map(split_of, folders)):
-            own = [record for record in records if PurePosixPath(record.path).parts[: len(folders)] == folders]
-            must_hold(info, own, source.joinpath(*folders))
+    if info:
+        _each_split_must_hold(info, records, images, places, source)
     return records, classes_of(records, info)
+
+
+def _each_split_must_hold(
+    info: DatasetInfo,
+    records: Sequence[Record],
+    images: Sequence[PurePosixPath],
+    places: Sequence[Place],
+    source: Path,
+) -> None:
+    """Raises ValueError if the folder of a split lacks a class of a known data set."""
+    around = {image.parts[: place.depth] for image, place in zip(images, places, strict=True)}
+    for folders in sorted(folders for folders in around if any(map(split_of, folders))):
+        inside = "".join(f"{name}/" for name in folders)
+        must_hold(info, [record for record in records if record.path.startswith(inside)], source.joinpath(*folders))
 
 
 def _images_below(source: Path, info: DatasetInfo | None) -> list[PurePosixPath]:
@@ -211,10 +223,10 @@ def _must_be_filled(
     source: Path, everything: Sequence[PurePosixPath], images: Sequence[PurePosixPath], places: Sequence[Place]
 ) -> None:
     """Raises ValueError if a folder beside those of the classes holds no image; one whose images are left out may."""
-    held = {PurePosixPath(*image.parts[:k]) for image in everything for k in range(1, len(image.parts))}
+    held = {way[:k] for way in {image.parts[:-1] for image in everything} for k in range(1, len(way) + 1)}
     for parts in sorted({image.parts[: place.depth] for image, place in zip(images, places, strict=True)}):
         for folder in _subfolders(source.joinpath(*parts)):
-            if PurePosixPath(*parts, folder.name) not in held:
+            if (*parts, folder.name) not in held:
                 raise ValueError(f"{folder}: no images in it; files that are read end in {', '.join(sorted(KINDS))}")
 
 
@@ -225,7 +237,8 @@ def _of_classes(
     ValueError if a known data set has no such class."""
     folders = [image.parts[: place.depth + 1] for image, place in zip(images, places, strict=True)]
     cropped = {folder for image, folder in zip(images, folders, strict=True) if CROPPED in image.parts[len(folder) :]}
+    named = {folder: place.class_name for folder, place in zip(folders, places, strict=True)}
+    classes = {folder: class_called(name, info, str(source.joinpath(*folder))) for folder, name in named.items()}
     for image, place, folder in zip(images, places, folders, strict=True):
-        class_name = class_called(place.class_name, info, str(source.joinpath(*folder)))
         if folder not in cropped or CROPPED in image.parts[len(folder) :]:
-            yield Record(str(image), class_name, place.split)
+            yield Record(str(image), classes[folder], place.split)
