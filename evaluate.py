@@ -30,6 +30,7 @@ from tqdm import tqdm
 from attacks.folder import open_images
 from attacks.randomness import image_generator, normal
 from common import cli, files
+from common.lines import shown
 from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.certificates import DECIDED
@@ -122,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
-    title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
+    title = f"{shown(dataset.name)} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
         write_report(args, dataset, device, report, title)
     decided = DECIDED[args.group_rule] if args.N else "by the predicted class (single pass)"

@@ -75,7 +75,7 @@ def get_args_parser() -> cli.Parser:
 
 def named_file(text: str) -> tuple[str, Path, float | None]:
     """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='. A file that is called FILE@SIGMA is one."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text, re.DOTALL)
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME=FILE or NAME=FILE@SIGMA, got {text!r}")
     file, sigma = match["file"], match["sigma"]
@@ -94,7 +94,7 @@ def is_file(name: str) -> bool:
 
 def named_report(text: str) -> tuple[str, str, Path]:
     """NAME:IMAGES=FILE; NAME ends at the last ':' before the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*):(?P<images>[^=:]*\S[^=:]*)=(?P<file>.+)", text, re.DOTALL)
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*):(?P<images>[^=:]*[^=:\s][^=:]*)=(?P<file>.+)", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME:IMAGES=FILE, got {text!r}")
     return match["name"].strip(), match["images"].strip(), Path(match["file"])

@@ -6,7 +6,7 @@ What the names leave open is not guessed: an error spells out both readings, and
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -261,18 +261,21 @@ def _two_readings(images: Sequence[PurePosixPath], source: Path, layout: str, *o
             places = find_places(images, source, other)
         except ValueError:
             continue
-        classes = {place.class_name for place in places}
-        if len(classes) > 1 and classes != {place.class_name for place in plain}:
-            both = (f"--layout {name}: {_told(images, found)}" for name, found in ((layout, plain), (other, places)))
-            raise ValueError(f"{source}: its folders can be read in two ways, say which: {'; or '.join(both)}")
+        classes, before = ({place.class_name for place in found} for found in (places, plain))
+        if len(classes) > 1 and classes != before:
+            raise ValueError(
+                f"{source}: its folders can be read in two ways, say which: --layout {layout}: "
+                f"{_told(images, plain, classes)}; or --layout {other}: {_told(images, places, before)}"
+            )
 
 
-def _told(images: Sequence[PurePosixPath], places: Sequence[Place]) -> str:
-    """The classes of a reading, each with its number of images and one of them, and the splits."""
+def _told(images: Sequence[PurePosixPath], places: Sequence[Place], last: Collection[str]) -> str:
+    """The classes of a reading, each with its number of images and one of them, those of `last` last; the splits."""
     members: dict[str, list[PurePosixPath]] = defaultdict(list)
     for image, place in zip(images, places, strict=True):
         members[place.class_name].append(image)
-    each = [f"{shown(name, 40)} ({len(own)} images, as {shown(str(own[0]))})" for name, own in members.items()]
+    in_order = sorted(members.items(), key=lambda each: each[0] in last)
+    each = [f"{shown(name, 40)} ({len(own)} images, as {shown(str(own[0]))})" for name, own in in_order]
     splits = Counter(place.split for place in places if place.split)
     parted = f", split into {', '.join(f'{split} ({n})' for split, n in splits.items())}" if splits else ""
     return f"{len(each)} classes, {_listed(each)}{parted}"
