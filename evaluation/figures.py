@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from common.figures import missing_letters
 from common.lines import shown
 from evaluation.certificates import Certification, accuracy_curve, by_sigma, certified_accuracy
 from evaluation.robustness import Claim, accuracy_under_attack, certified_accuracy_at
@@ -118,7 +119,8 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
 
 def _png(figure) -> bytes:
     png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
+    with missing_letters():
+        figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
 
 

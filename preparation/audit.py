@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common import files
+from common.figures import missing_letters
 from common.lines import shown, table_line
 from datasets import SPLITS
 from imaging.catalogue import DatasetInfo
@@ -328,7 +329,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"{check * (side == 0)}\n{caption(image)}", fontsize=5)
         figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9, y=1 - 0.12 / height)
-        with files.replacing(path) as temporary:
+        with files.replacing(path) as temporary, missing_letters():
             figure.savefig(temporary, dpi=110)
     return True
 

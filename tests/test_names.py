@@ -10,12 +10,15 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import run_script, write_image
 
 from common import files
 from common.lines import lines_of, read_table, shown, table_line
 from datasets import read_manifest
+from evaluation.metrics import metric_records, report_text, summarize
+from evaluation.tables import Table, certified_accuracy_table, to_latex, to_markdown
 from imaging.images import of_volume, suffix_of
 from preparation.sources import find_images
 
@@ -82,6 +85,7 @@ ODD = (
     "é (composed)",
     "e\u0301 (apart)",
     "Case",
+    "case",
     "LONG",
 )
 
@@ -210,6 +214,8 @@ def odd(tmp_path_factory) -> dict[str, Path]:
     for i in range(PER_CLASS * len(CLASSES)):
         name = f"{name_of(ODD[i % len(ODD)])}.png"
         write_image(source / name_of(CLASSES[i % len(CLASSES)]) / (f"{name}.png" if i >= len(ODD) else name), i)
+    for i, twin in enumerate(("twin \u00e9", "twin e\u0301", "Twin \u00e9")):
+        write_image(source / "NA" / f"{twin}.png", 1000 + i)
     run_script(
         "prepare_data",
         *("--dataset", DATASET, "--data_dir", data_dir, "--source", source, "--disease", *DISEASE),
@@ -230,7 +236,8 @@ def test_what_was_prepared(odd, monkeypatch):
     assert [row["path"] for row in manifest.rows] == on_disk
     for row in manifest.rows:
         assert row["class"] == row["path"].split("/")[0] == manifest.info.classes[int(row["label"])]
-    assert Counter(row["class"] for row in manifest.rows) == dict.fromkeys(map(name_of, CLASSES), PER_CLASS)
+    counts = dict.fromkeys(map(name_of, CLASSES), PER_CLASS) | {"NA": PER_CLASS + 3}
+    assert Counter(row["class"] for row in manifest.rows) == counts
     assert manifest.info.disease == DISEASE
     assert {row["split"] for row in manifest.rows} == {"train", "val", "test"}
     columns, findings = read_table(manifest.path.with_name("audit.csv"))
@@ -309,14 +316,17 @@ def test_predicted(odd, monkeypatch, capsys):
     assert all(tuple(each["votes"]) == classes for each in answers)
     table = capsys.readouterr().out.split("\nL2 radii")[0].split("\n")
     assert len(table) == len(paths) + 2
-    monkeypatch.chdir(paths[0].parent)
-    run_script("AE_DS_verify", *data, *SMOOTH, "--outfile", out, "--predict", f"./{paths[0].name}")
-    assert json.loads(out.read_text())["answers"][0]["file"] == paths[0].name
+    dashed = next(path for path in paths if path.name.startswith("-"))
+    monkeypatch.chdir(dashed.parent)
+    run_script("AE_DS_verify", *data, *SMOOTH, "--outfile", out, "--predict", f"./{dashed.name}")
+    assert json.loads(out.read_text())["answers"][0]["file"] == dashed.name
+    run_script("AE_DS_verify", *data, *SMOOTH, "--outfile", out, f"--predict={dashed.name}")
+    assert json.loads(out.read_text())["answers"][0]["file"] == dashed.name
 
 
 def test_every_name_as_a_class(tmp_path):
     """In the table of a user too, where blanks around a name are none of it."""
-    classes = [name_of(name) for name in ODD if name != "ABSTAIN "]
+    classes = [name_of(name) for name in ODD if name not in ("ABSTAIN ", "case")]
     for c, name in enumerate(classes):
         (tmp_path / "S" / name).mkdir(parents=True)
         (tmp_path / "S" / name / f"{c} .png").touch()
@@ -326,3 +336,47 @@ def test_every_name_as_a_class(tmp_path):
     (tmp_path / "S" / "table.csv").write_text("path,label\n" + "".join(lines), encoding="utf-8", newline="")
     again, _ = find_images(tmp_path / "S" / "table.csv", None)
     assert [(r.path, r.class_name) for r in again] == [(r.path, r.class_name.strip()) for r in records]
+
+
+def test_class_names_that_are_refused(tmp_path, fails):
+    """Those that a reader could not tell apart, or would take for something else."""
+    flags = ("prepare_data", "--dataset", "Mine", "--data_dir", tmp_path / "D", "--source")
+    for names, words in (
+        (("tumour", "tumour "), ("classes tumour, tumour  differ only in", "blanks")),
+        (("Benign", "benign"), ("differ only in case",)),
+        (("a", "ABSTAIN"), ("ABSTAIN", "rename it")),
+        (("a", b"\xff".decode(errors="surrogateescape")), (r"\udcff", "not UTF-8")),
+    ):
+        source = tmp_path / ascii(names)
+        for name in names:
+            (source / name).mkdir(parents=True)
+            (source / name / "0.png").touch()
+        fails(1, (*words[1:], ascii(names)), *flags, source)
+    fails(1, ("--dataset", r"\udcff", "not UTF-8"), "prepare_data", "--dataset", "a\udcff")
+
+
+def test_letters_that_a_font_lacks_are_one_warning(recwarn):
+    from evaluation.figures import evaluation_png
+
+    report = summarize(np.array([0, 1]), np.array([0, 1]), ["良性肿瘤", "恶性肿瘤 $"])
+    assert evaluation_png(report, ["良性肿瘤", "恶性肿瘤 $"], "图").startswith(b"\x89PNG")
+    lacking = [str(each.message) for each in recwarn if "font" in str(each.message)]
+    assert lacking == ["the font of the figure lacks 6 letters of the names in it"]
+
+
+def test_names_in_tables_for_people():
+    """What a name may hold that Markdown, LaTeX or a screen would take for something else."""
+    record = {"sigma": 0.25, "radius": 0.0, "certified_accuracy": 0.5, "low": 0.4, "high": 0.6}
+    table = certified_accuracy_table(
+        [record | {"name": n, "is_lower_bound": False} for n in ("[3] a\n|b", "*c* &lt; ~d")]
+    )
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert r"| [3] a\\n\|b" in markdown
+    assert r"| \*c\* \&lt; \~d" in markdown
+    assert "\n" + r"{[}3] a\textbackslash{}n$|$b & 0.25 & " in latex
+    assert "\n" + r"{*}c* \&lt; \textasciitilde{}d & 0.25 & " in latex
+    assert r"[x]\(http" in to_markdown(Table("", ["[x](http:y)"], [["a"]]))
+    report = summarize(np.array([0, 1]), np.array([0, 0]), ["all", "disease"], groups={"disease": (1,)})
+    named = [row["of"] for row in metric_records(report) if row["metric"] == "images"]
+    assert named == ["all", "class all", "class disease", "disease"]
+    assert report_text(report, "so").count("\n  disease   ") == 2
