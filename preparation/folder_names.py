@@ -44,8 +44,8 @@ OWNERS = _words(
     "case cases id patient patients person scan series session slide study subj subject subjects vol volume"
 )
 MASKS = _words(
-    "annot annotation annotations contour contours gt groundtruth label labels lesion mask masks seg segmentation "
-    "segmentations segs"
+    "annot annotated annotation annotations contour contours gt groundtruth label labels lesion mask masks overlay "
+    "overlays seg segmentation segmentations segs"
 )
 _SPLIT, _NEUTRAL = ("|".join(sorted(words, key=len, reverse=True)) for words in (SPLITS, NEUTRAL))
 _GLUED = re.compile(f"({_SPLIT})({_NEUTRAL})")  # trainset

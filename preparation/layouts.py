@@ -222,8 +222,8 @@ def _must_hold_the_same(places: Sequence[Place], source: Path) -> None:
         if only and lacking:
             raise ValueError(
                 f"{source}: the splits hold other classes: only {one} has {_listed(only)}, only {other} has "
-                f"{_listed(lacking)}; call the folders of one class alike; if each is a class of its own: --layout "
-                "splits"
+                f"{_listed(lacking)}; call the folders of one class alike, or leave some out with --leave_out; if each "
+                "is a class of its own: --layout splits"
             )
 
 
@@ -252,21 +252,25 @@ def _must_be_as_deep(images: Sequence[PurePosixPath], places: Sequence[Place], l
         _two_readings(images, source, layout, "innermost")
 
 
-def _two_readings(images: Sequence[PurePosixPath], source: Path, layout: str, *others: str) -> None:
-    """Raises ValueError that spells out `layout` and the first of `others` that gives other, and several, classes. Does
-    nothing if none does."""
-    plain = find_places(images, source, layout)
-    for other in others:
+def _two_readings(images: Sequence[PurePosixPath], source: Path, *layouts: str) -> None:
+    """Raises ValueError that spells out the first of `layouts`, and those others that give other, and several, classes.
+    Does nothing if none does."""
+    readings: dict[str, list[Place]] = {}
+    classes: list[set[str]] = []
+    for layout in dict.fromkeys(layouts):
         try:
-            places = find_places(images, source, other)
+            places = find_places(images, source, layout)
         except ValueError:
             continue
-        classes, before = ({place.class_name for place in found} for found in (places, plain))
-        if len(classes) > 1 and classes != before:
-            raise ValueError(
-                f"{source}: its folders can be read in two ways, say which: --layout {layout}: "
-                f"{_told(images, plain, classes)}; or --layout {other}: {_told(images, places, before)}"
-            )
+        found = {place.class_name for place in places}
+        if not readings or (len(found) > 1 and found not in classes):
+            readings[layout] = places
+            classes.append(found)
+    if len(readings) > 1:
+        in_all = set.intersection(*classes)
+        each = (f"--layout {layout}: {_told(images, places, in_all)}" for layout, places in readings.items())
+        number = {2: "two", 3: "three"}[len(readings)]
+        raise ValueError(f"{source}: its folders can be read in {number} ways, say which: {'; or '.join(each)}")
 
 
 def _told(images: Sequence[PurePosixPath], places: Sequence[Place], last: Collection[str]) -> str:
