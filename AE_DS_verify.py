@@ -63,7 +63,7 @@ from evaluation.tables import certified_text
 from imaging.catalogue import DatasetInfo
 from imaging.images import pictures_not_read
 from models import Pipeline, select_device
-from models.flags import info_of, open_pipeline
+from models.flags import info_of, open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -103,6 +103,7 @@ def main(args: argparse.Namespace) -> None:
         args.seed = secrets.randbits(63) if secret else 0
     pipeline = open_pipeline(args, device)
     info = info_of(args, pipeline)
+    say_order(args.classifier, pipeline.info, info)
     settings = describe(args, pipeline, info, device)
     for sigma in args.sigma:
         if line := check_draws(settings, sigma, args.asked):

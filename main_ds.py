@@ -29,7 +29,7 @@ import torch
 from common import cli
 from datasets import ImageDataset, get_dataset, get_loader
 from models import DEFAULT_DENOISER, Queried, fingerprint, frozen, load_front, load_surrogates, origins, prepare
-from models.flags import described_classifier, described_reconstructor
+from models.flags import described_classifier, described_reconstructor, say_order
 from training import flags
 from training.augmentation import random_affine
 from training.end_to_end import EndToEnd
@@ -79,6 +79,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- data ----
     args.dataset = args.dataset or made["dataset"]
     train_data, val_data = load_data(args, made)
+    if args.classifier:
+        say_order(args.classifier, made.get("info"), train_data.info)
     describe |= {"image_size": size, **train_data.manifest.described()}
 
     # ---- loss, queries, validation ----

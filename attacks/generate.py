@@ -40,7 +40,7 @@ from attacks.targets import Target, make_target
 from common import cli, files
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
-from models.flags import open_pipeline
+from models.flags import open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -93,6 +93,7 @@ def main(args: argparse.Namespace) -> None:
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed, *smoothing)
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
     splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
+    say_order(args.classifier, pipeline.info, manifest.info)
 
     # ---- attack after attack, each into its folder ----
     for attack, how in plans.items():

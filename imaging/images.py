@@ -28,8 +28,8 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
     Pictures: upright, in sRGB, 16 bits and floats by their full scale (`pictures.read_picture`). DICOM: the file's own
     rescaling and first window (or its table; without one, lowest to highest), of the frame where it has its own;
     MONOCHROME1 is inverted, a palette gives its colours, padding is black; of several frames the middle one, or frame k
-    of `scan.dcm[k]`. NIfTI: the middle slice of the third axis, or slice k of `volume.nii[k]`, of the first volume, or of
-    volume v of `volume.nii[k,v]`; stretched between the 1st and 99th percentile of its values, anterior up if the
+    of `scan.dcm[k]`. NIfTI: the middle slice of the third axis, or slice k of `volume.nii[k]`, of the first volume, or
+    of volume v of `volume.nii[k,v]`; stretched between the 1st and 99th percentile of its values, anterior up if the
     orientation in the header is right; NaN is black. `window` (low, high), in the units of the file, replaces these
     scales, but not that of 8-bit pictures. `info["done"]` says in words what was done.
 
@@ -51,9 +51,9 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
 
 def of_volume(path: Path) -> tuple[Path, tuple[int, ...]]:
     """`scan.nii.gz[80]` → its file and (80,), `scan.nii.gz[80,2]` and (80, 2), `scan.dcm[3]` likewise; any other path
-    and ()."""
-    numbered = re.fullmatch(r"(.+)\[(\d+(?:,\d+)*)\]", path.name)
-    if numbered and suffix_of(file := path.with_name(numbered[1])) in DICOM | NIFTI:
+    and (). A file of this very name that is read itself is no slice."""
+    numbered = re.fullmatch(r"(.+)\[(\d+(?:,\d+)*)\]", path.name, re.DOTALL)
+    if numbered and suffix_of(path) not in KINDS and suffix_of(file := path.with_name(numbered[1])) in DICOM | NIFTI:
         return file, tuple(map(int, numbered[2].split(",")))
     return path, ()
 
@@ -161,7 +161,7 @@ def suffix_of(path: Path) -> str:
     """The lower-case suffix, `.nii.gz` as one. A file without one (or with a number in its place, as the UIDs end that
     scanners use for names, or `.ima`) that begins as DICOM does has the suffix `.dcm`. The header of a pair `.hdr`
     and `.img`, Analyze or NIfTI, has the suffix `.nii`."""
-    name, suffix = path.name.lower(), path.suffix.lower()
+    name, suffix = (text.lower().rstrip() for text in (path.name, path.suffix))  # a blank at its end says nothing
     if name.endswith(".nii.gz"):
         return ".nii.gz"
     if re.fullmatch(r"(\.\d+|\.ima)?", suffix) and name != "dicomdir" and begins_as_dicom(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
         args.pretrained_decoder,
         **described_classifier(args),
     )
+
+
+def say_order(spec: Path | str, told: dict[str, Any] | None, info: DatasetInfo) -> None:
+    """Print which class each output of a classifier is taken for, if it does not store its classes (`told` is None)."""
+    if told is None:
+        print(f"--classifier {spec}: its outputs mean {info.order} (another order: prepare_data.py --classes)")
 
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:

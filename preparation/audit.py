@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from common import files
+from common.figures import missing_letters
+from common.lines import shown, table_line
 from datasets import SPLITS
 from imaging.catalogue import DatasetInfo
 from imaging.not_pictures import OTHER_PICTURES
@@ -295,30 +297,34 @@ def count_images(records: Sequence[Record], splits: Sequence[str], classes: Sequ
 
 def counts_text(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> str:
     """Images by split and class, for the screen."""
-    width = max(12, *(len(name) + 2 for name in classes))
-    lines = [f"{'images':<8}" + "".join(f"{name:>{width}}" for name in classes) + f"{'all':>8}"]
+    headings = {name: shown(name, 40) for name in classes}
+    width = max(12, *(len(heading) + 2 for heading in headings.values()))
+    lines = [f"{'images':<8}" + "".join(f"{headings[name]:>{width}}" for name in classes) + f"{'all':>8}"]
     for split, row in counts.items():
         lines.append(f"{split:<8}" + "".join(f"{row[name]:>{width}}" for name in classes) + f"{sum(row.values()):>8}")
     return "\n".join(lines)
 
 
 def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
-    """`audit.csv`: a line for each finding, then one for each group of images concerned."""
+    """`audit.csv`: a line for each finding, then one for each group of images concerned; a path that holds the sign
+    between them, `|`, is in quotes."""
     path = folder / "audit.csv"
     with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("check", "severity", "count", "detail", "done", "images"))
+        stream.write(table_line(("check", "severity", "count", "detail", "done", "images")))
         for found in findings:
-            writer.writerow((found.check, found.severity, found.count, found.detail, found.done, ""))
+            stream.write(table_line((found.check, found.severity, found.count, found.detail, found.done, "")))
             for images in found.images:
-                writer.writerow((found.check, found.severity, len(images), "", "", " | ".join(images)))
+                listed = " | ".join(path if "|" not in path else json.dumps(path) for path in images)
+                stream.write(table_line((found.check, found.severity, len(images), "", "", listed)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:
     """The findings as a table for the screen."""
     from tabulate import tabulate
 
-    rows = [(f.severity if f.severity != "ok" else "", f.check, f.count, f.detail, f.done) for f in findings]
+    rows = [
+        (f.severity if f.severity != "ok" else "", f.check, f.count, shown(f.detail), shown(f.done)) for f in findings
+    ]
     return tabulate(
         rows, ["severity", "check", "found", "details", "what was done"], maxcolwidths=[None, None, None, 60, 40]
     )
@@ -334,7 +340,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
     by_path = {record.path: record for record in records}
 
     def caption(image: str) -> str:
-        return f"{by_path[image].class_name[:16]} {by_path[image].source_split}\n{image[-22:]}"
+        return f"{shown(by_path[image].class_name, 16)} {by_path[image].source_split}\n{shown(image)[-22:]}"
 
     pairs: dict[tuple[str, str], str] = {}
     for end, differs in (("two labels", "class_name"), ("published split", "source_split"), ("images", "sha256")):
@@ -343,12 +349,12 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
                 for first, *others in found.images:
                     telling = (o for o in others if getattr(by_path[o], differs) != getattr(by_path[first], differs))
                     pairs.setdefault((first, next(telling, others[0])), found.check)
-    shown = list(pairs.items())[:PAIRS]
-    if not shown:
+    chosen = list(pairs.items())[:PAIRS]
+    if not chosen:
         path.unlink(missing_ok=True)  # of an earlier run, on other images
         return False
-    rows = -(-len(shown) // 6)
-    title = f"alike images, {len(shown)} of {len(pairs)}"
+    rows = -(-len(chosen) // 6)
+    title = f"alike images, {len(chosen)} of {len(pairs)}"
     with rc_context({"text.parse_math": False}):  # a file name may hold a $
         height = 0.4 + 1.7 * rows
         figure = Figure(figsize=(15, height))
@@ -356,13 +362,13 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
         figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.7 / height, wspace=0.1, hspace=0.45)
         for axis in axes.ravel():
             axis.axis("off")
-        for k, (pair, check) in enumerate(shown):
+        for k, (pair, check) in enumerate(chosen):
             for side, image in enumerate(pair):
                 axis = axes[k // 6, 2 * (k % 6) + side]
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"{check * (side == 0)}\n{caption(image)}", fontsize=5)
         figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9, y=1 - 0.12 / height)
-        with files.replacing(path) as temporary:
+        with files.replacing(path) as temporary, missing_letters():
             figure.savefig(temporary, dpi=110)
     return True
 

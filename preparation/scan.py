@@ -173,8 +173,13 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
 
 
 def _reason(error: Exception, record: Record, source: Path) -> str:
-    """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is."""
-    text = str(error).replace(f"{source}/", "").removeprefix(f"{record.path}: ")
+    """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is. A
+    library may write a path as Python does, or with other blanks."""
+    folders = (f"{source}/", repr(f"{source}/")[1:-1])
+    text = str(error)
+    for folder in (*folders, *(" ".join(each.split()) for each in folders)):
+        text = text.replace(folder, "")
+    text = text.removeprefix(f"{record.path}: ")
     return text.removeprefix(f"{of_volume(Path(record.path))[0].as_posix()}: ")
 
 

@@ -323,9 +323,9 @@ def test_what_lies_beside_a_published_split(tmp_path, fails):
     (source / "docs" / "read.me").write_text("…")
     assert len(prepare(source, tmp_path / "D")[0]) == 32
     flags = ("prepare_data", "--dataset", "Mine", "--source", source, "--data_dir", tmp_path / "D")
-    write_image(source / "test_set2" / "a" / "0.png", 5)
-    fails(1, (source / "test_set2", "no split", "train"), *flags)
-    (source / "test_set2" / "a" / "0.png").rename(source / "train" / "0.png")
+    write_image(source / "elsewhere" / "a" / "0.png", 5)
+    fails(1, (source / "elsewhere", "no split", "test", "--layout classes"), *flags)
+    (source / "elsewhere" / "a" / "0.png").rename(source / "train" / "0.png")
     fails(1, (source / "train" / "0.png", "no folder of a class"), *flags)
 
 
