@@ -619,7 +619,7 @@ def test_by_the_command_lines(tmp_path, monkeypatch, capsys):
     assert [line for line in printed.splitlines() if "constant image" in line and "blank.png" in line]
     assert "1 .heic not read" in errors
     answers = {Path(a["file"]).name: a for a in json.loads((tmp_path / "a.json").read_text())["answers"]}
-    assert len({json.dumps({**answers[form], "file": ""}) for form in forms}) == 1
+    assert len({json.dumps({**answers[form], "file": "", "done": ""}) for form in forms}) == 1
     assert {a["warning"] for name, a in answers.items() if name != "blank.png"} == {""}
     assert pictures_not_read([tmp_path / "S", tmp_path / "S" / "dark" / "photo.heic"]) == {".heic": 1}
 
