@@ -70,7 +70,8 @@ def _shares(image: Image.Image) -> tuple[float, float, float]:
     """How many of the pixels have the same grey level, levels within `ALIKE`, and 0 or 255: as a share of all, in the
     channel in which they are fewest."""
     counts = np.array(image.histogram()).reshape(-1, 256) / (image.width * image.height)  # [channels, grey level]
-    up_to = np.pad(counts, ((0, 0), (1, 0))).cumsum(axis=1)
+    up_to = np.zeros((len(counts), 257))
+    np.cumsum(counts, axis=1, out=up_to[:, 1:])
     alike = (up_to[:, ALIKE:] - up_to[:, :-ALIKE]).max(axis=1)
     return float(counts.max(axis=1).min()), float(alike.min()), float((counts[:, 0] + counts[:, 255]).min())
 
