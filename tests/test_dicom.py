@@ -601,6 +601,8 @@ def test_lossless_compression(tmp_path, kind, bits, signed):
 @pytest.mark.parametrize("kind", ["jpeg8", "jpegls", "jpeg2k", "htj2k"])
 def test_compressed_colours(tmp_path, kind, bits):
     codecs = pytest.importorskip("imagecodecs")
+    if not hasattr(codecs, f"{kind}_encode"):  # before its version 2026
+        pytest.skip(f"nothing here encodes {kind}")
     pixels = noise((13, 9, 3), 2**bits)
     j2k = {"reversible": True, "level": 0, "codecformat": "j2k", "bitspersample": bits}
     plain = write(tmp_path / "plain.dcm", pixels, **RGB, BitsStored=bits, HighBit=bits - 1)
