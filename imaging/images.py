@@ -29,7 +29,8 @@ def read_image(path: Path, window: tuple[float, float] | None = None) -> Image.I
     the middle slice of the third axis, or slice k of `volume.nii[k]`, of the first volume, or of volume v of
     `volume.nii[k,v]`; stretched between the 1st and 99th percentile of its values, anterior up if the orientation in
     the header is right; NaN is black. `window` (low, high), in the units of the file, replaces these stretches for
-    DICOM and NIfTI. `info["done"]` says what was done to a DICOM or NIfTI file.
+    DICOM and NIfTI. `info["done"]` says what was done to a DICOM or NIfTI file, in words that
+    semicolons part.
 
     Raises FileNotFoundError, or ValueError that names the file if it cannot be read, holds values that are not finite,
     or needs a library that is missing.
