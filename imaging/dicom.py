@@ -55,7 +55,7 @@ def read_dicom(path: Path, numbers: Sequence[int], window: tuple[float, float] |
     except Exception as error:  # pydicom raises all kinds on damaged files
         raise unreadable(path, "DICOM", error) from None
     image = stretched(path, levels, 0, 1) if levels.ndim == 2 else Image.fromarray(np.uint8(np.round(255 * levels)))
-    frame = f"frame {number} of 0 to {frames - 1}, " if frames > 1 else ""
+    frame = f"frame {number} of 0 to {frames - 1}; " if frames > 1 else ""
     image.info["done"] = frame + done
     return image
 
@@ -94,11 +94,11 @@ def _levels(data: Any, number: int, window: tuple[float, float] | None) -> tuple
     laid_over = dicom_levels.supplement(data, stored)
     left_out = padding if laid_over is None else padding | laid_over[1]
     levels, done = dicom_levels.grey_levels(data, number, stored, left_out, window)
-    done += f", {padding.sum()} padding values black" if padding.any() else ""
+    done += "; padding values left out, black" if padding.any() else ""
     if laid_over is None:
         return levels, done
     table, coloured = laid_over
-    return np.where(coloured[..., None], table.brightness(stored), levels[..., None]), f"{done}, colours laid over it"
+    return np.where(coloured[..., None], table.brightness(stored), levels[..., None]), f"{done}; colours laid over it"
 
 
 def _decoded(data: Any, number: int) -> tuple[np.ndarray, str]:

@@ -31,7 +31,7 @@ def grey_levels(
         levels, shown = _chosen(data, groups, values, ~left_out, below_zero)
     levels, presented = _presented(data, levels)
     levels[left_out] = 0
-    return levels, ", ".join(text for text in (rescaled, shown, presented) if text)
+    return levels, "; ".join(text for text in (rescaled, shown, presented) if text)
 
 
 def colours(pixels: np.ndarray, bits: int) -> tuple[np.ndarray, str]:
@@ -139,7 +139,7 @@ def _chosen(
             no_window = no_window if width is None else "no usable window"
     inside = values[seen]
     low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
-    return _windowed(values, low, high), f"{no_window}: lowest ({low:g}) to highest value ({high:g})"
+    return _windowed(values, low, high), f"{no_window}: lowest to highest value"
 
 
 def _through(values: np.ndarray, centre: float, width: float, function: str) -> tuple[np.ndarray, str]:

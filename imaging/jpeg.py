@@ -1,10 +1,13 @@
 """The compressed pixels of DICOM files that neither pydicom nor Pillow decodes, by imagecodecs: a plugin of pydicom.
 
 JPEG Lossless, JPEG Extended of 12 bits, JPEG-LS, JPEG 2000 of more than 8 bits per colour, High-Throughput JPEG 2000.
+Of pydicom's own plugins, GDCM reads no 12 bits and ends the whole process on some damaged streams, and that part of
+pylibjpeg which decodes JPEG is under the GPL; imagecodecs (BSD) is libjpeg-turbo, CharLS and OpenJPEG.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import struct
 
@@ -33,7 +36,8 @@ def register(decoder) -> None:
     """Make this module a plugin of pydicom's decoder of one transfer syntax, once; of others it leaves them alone."""
     known = (*decoder.available_plugins, *(line.partition(" ")[0] for line in decoder.missing_dependencies))
     if decoder.UID in _DECODERS and PLUGIN not in known:
-        decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
+        with contextlib.suppress(ValueError):  # another thread was faster
+            decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
 
 
 def decode_frame(stream: bytes, runner) -> bytes:

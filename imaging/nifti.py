@@ -74,7 +74,7 @@ def read_nifti(path: Path, numbers: Sequence[int], window: tuple[float, float] |
             f"{path.name}[{named}] (with prepare_data.py: --volume)"
         )
     picture, shown = _shown(path, plane, window)
-    picture.info["done"] = ", ".join(text for text in (_told(axes, number, chosen), shown) if text)
+    picture.info["done"] = "; ".join(text for text in (_told(axes, number, chosen), shown) if text)
     return picture
 
 
@@ -82,7 +82,7 @@ def _told(axes: Axes, number: int, chosen: Sequence[int]) -> str:
     """Which part of the file a slice is."""
     parts = [f"slice {number} of 0 to {axes.depth - 1}"] * (axes.depth > 1)
     parts += [f"volume {one} of 0 to {count - 1}" for one, count in zip(chosen, axes.more, strict=True)]
-    return ", ".join(parts + ["no orientation in the header"] * (not axes.told))
+    return "; ".join(parts + ["no orientation in the header"] * (not axes.told))
 
 
 def _shown(path: Path, plane: np.ndarray, window: tuple[float, float] | None) -> tuple[Image.Image, str]:
@@ -90,7 +90,7 @@ def _shown(path: Path, plane: np.ndarray, window: tuple[float, float] | None) ->
     if plane.dtype.names:
         hues = [plane[name] for name in plane.dtype.names[:3]]
         return Image.fromarray(np.stack(hues, axis=-1)), "colours of the file"
-    magnitude = "magnitude of complex numbers, " if np.iscomplexobj(plane) else ""
+    magnitude = "magnitude of complex numbers; " if np.iscomplexobj(plane) else ""
     values = np.abs(plane).astype(float) if magnitude else plane.astype(float)
     empty = np.isnan(values)
     if empty.all() or np.isinf(values).any():
@@ -98,11 +98,11 @@ def _shown(path: Path, plane: np.ndarray, window: tuple[float, float] | None) ->
         raise ValueError(f"{path}: {lost} of its {values.size} values are not finite numbers")
     values[empty] = values[~empty].min()  # the background of registered and of functional volumes
     low, high = window or np.percentile(values, (1, 99))
-    told = f"window {low:g} to {high:g} as asked" if window else f"1st to 99th percentile ({low:g} to {high:g})"
+    told = f"window {low:g} to {high:g} as asked" if window else "1st to 99th percentile"
     if not low < high:
         low, high = values.min(), values.max()
-        told = f"lowest ({low:g}) to highest value ({high:g})"
-    background = f", {empty.sum()} values that are no number (NaN) as the lowest" if empty.any() else ""
+        told = "lowest to highest value"
+    background = "; NaN as the lowest value" if empty.any() else ""
     return stretched(path, values, low, high), magnitude + told + background
 
 

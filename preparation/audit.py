@@ -28,7 +28,7 @@ LARGE = 0.2  # of a class, in one group: as much as a test split has, or more
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
 NOTHING = "–"  # was done about it
 # As `Record.done` words it:
-TURNED = ("turned", "page")  # how what reading did to form begins
+TURNED = ("turned", "page", "slice", "frame", "volume", "no orientation")  # how what reading did to form begins
 SCALE = ", white is "  # between the kind of numbers and the one that is white
 
 

@@ -56,8 +56,9 @@ def owner(record: Record, source: Path) -> str:
 
 
 def middle(count: int, slices: int) -> set[int]:
-    """So many of `count` numbers, evenly from their middle half."""
-    return {int(count * (0.25 + 0.5 * (k + 0.5) / slices)) for k in range(slices)}
+    """So many of `count` numbers, evenly from their middle half; from all of them where that half has fewer."""
+    inner = {int(count * (0.25 + 0.5 * (k + 0.5) / slices)) for k in range(slices)}
+    return inner if len(inner) == slices else {int(count * (k + 0.5) / slices) for k in range(slices)}
 
 
 def _of_volume(record: Record, source: Path, count: int, volume: int | None) -> list[Record]:

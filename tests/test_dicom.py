@@ -356,7 +356,7 @@ def test_padding_sets_no_range_and_is_black(tmp_path, photometric, dtype, padded
     grey = 255.0 * (inside - inside.min()) / np.ptp(inside)
     assert np.abs(shown(path)[2:] - (255 - grey if photometric == "MONOCHROME1" else grey)).max() <= 1
     assert (shown(path)[:2] == 0).all()
-    assert "16 padding values" in read_image(path).info["done"]
+    assert "padding values left out" in read_image(path).info["done"]
     write(path, pixels, PhotometricInterpretation=photometric, WindowCenter=500, WindowWidth=8000, **told)
     assert (shown(path)[:2] == 0).all()
     assert (shown(path)[2:] > 100).all()
@@ -601,6 +601,8 @@ def test_lossless_compression(tmp_path, kind, bits, signed):
 @pytest.mark.parametrize("kind", ["jpeg8", "jpegls", "jpeg2k", "htj2k"])
 def test_compressed_colours(tmp_path, kind, bits):
     codecs = pytest.importorskip("imagecodecs")
+    if not hasattr(codecs, f"{kind}_encode"):  # before its version 2026
+        pytest.skip(f"nothing here encodes {kind}")
     pixels = noise((13, 9, 3), 2**bits)
     j2k = {"reversible": True, "level": 0, "codecformat": "j2k", "bitspersample": bits}
     plain = write(tmp_path / "plain.dcm", pixels, **RGB, BitsStored=bits, HighBit=bits - 1)
