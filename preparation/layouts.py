@@ -53,7 +53,7 @@ def find_places(
     chosen = layout or _first_folders(images, depth, source, careful)
     places = _read(images, depth, chosen, source)
     if layout is None and careful:
-        _must_hold_the_same(places, source)
+        _must_hold_the_same(places, chosen, source)
         _must_be_as_deep(images, places, chosen, source)
         _must_name_classes(places, chosen, source)
     return places
@@ -211,7 +211,7 @@ def _class_depth(ways: Sequence[Way], depth: int) -> int:
 # ---- doubts ----------------------------------------------------------------------------------------------------------
 
 
-def _must_hold_the_same(places: Sequence[Place], source: Path) -> None:
+def _must_hold_the_same(places: Sequence[Place], layout: str, source: Path) -> None:
     """Raises ValueError if two splits hold classes each that the other lacks: one class is called in two ways."""
     held: dict[str, dict[str, str]] = defaultdict(dict)
     for place in places:
@@ -223,7 +223,7 @@ def _must_hold_the_same(places: Sequence[Place], source: Path) -> None:
             raise ValueError(
                 f"{source}: the splits hold other classes: only {one} has {_listed(only)}, only {other} has "
                 f"{_listed(lacking)}; call the folders of one class alike, or leave some out with --leave_out; if each "
-                "is a class of its own: --layout splits"
+                f"is a class of its own: --layout {layout}"
             )
 
 

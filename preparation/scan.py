@@ -175,10 +175,12 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
 def _reason(error: Exception, record: Record, source: Path) -> str:
     """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is. A
     library may write a path as Python does, or with other blanks."""
-    folders = (f"{source}/", repr(f"{source}/")[1:-1])
+    folders = (f"{source}/", repr(f"{source}/")[1:-1], repr(f"{source}/\"'")[1:-4])
     text = str(error)
     for folder in (*folders, *(" ".join(each.split()) for each in folders)):
         text = text.replace(folder, "")
+    for name in (record.path, Path(record.path).name):  # quoted in two ways, by what the folder's name holds
+        text = text.replace(f'"{name}"', f"'{name}'")
     text = text.removeprefix(f"{record.path}: ")
     return text.removeprefix(f"{of_volume(Path(record.path))[0].as_posix()}: ")
 

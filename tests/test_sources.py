@@ -193,14 +193,17 @@ def test_a_manifest_does_not_tell_where_the_images_lie(tmp_path):
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "inf.nii.gz")
     for name in ("a/torn.nii", "a/torn.png", "b/torn.dcm"):
         (tmp_path / "here" / name).write_bytes(b"torn")
-    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    elsewhere = ("there", "it's", "two  blanks", "line\u2028\n", "back\\slash \"'")
+    for folder in elsewhere:
+        shutil.copytree(tmp_path / "here", tmp_path / folder)
     tables = []
-    for folder in ("here", "there"):
+    for folder in ("here", *elsewhere):
         rows, _ = prepare(tmp_path / folder, tmp_path / "D", "--skip_unreadable")
         assert sum("unreadable" in row["excluded"] for row in rows) == 4
         assert not any(str(tmp_path) in row["excluded"] for row in rows)
         tables.append((tmp_path / "D" / "Mine" / "manifest.csv").read_bytes())
-    assert tables[0] == tables[1]
+        assert not any("blanks/" in row["excluded"] or "slash" in row["excluded"] for row in rows)
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_a_class_in_testing_only(tmp_path, fails):
