@@ -41,6 +41,7 @@ from common import cli, files
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
 from models.flags import open_pipeline, say_order
+from models.foreign import TO_CHOOSE
 
 
 def get_args_parser() -> cli.Parser:
@@ -171,6 +172,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
         "amp": args.amp,
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
+        **{name: getattr(args, name) for name in TO_CHOOSE if getattr(args, name) is not None},
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         **{f"{part}_sha256": files.sha256(path) for part, path in parts if path and args.target != "base"},
         "batch": args.batch,

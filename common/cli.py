@@ -37,7 +37,8 @@ def classifier_flags(group: Flags, required: bool = True) -> None:
         type=Path,
         required=required,
         metavar="F",
-        help="the classifier f: a checkpoint, an ONNX file, or a Python function package.module:function",
+        help="the classifier f: a checkpoint, an ONNX file, or a Python function (package.module:function, or "
+        "path/to/file.py:function)",
     )
     group.add_argument(
         "--scores",
@@ -58,6 +59,17 @@ def image_flags(group: Flags) -> None:
     )
     group.add_argument(
         "--channels", type=int, choices=[1, 3], help="1: grey, 3: RGB; needed only if the network does not store it"
+    )
+    group.add_argument(
+        "--output",
+        metavar="NAME",
+        help="the answer of a network from elsewhere, if it gives several: an output of an ONNX file, or the key of a "
+        "dictionary (default: known by its name or shape)",
+    )
+    group.add_argument(
+        "--axes",
+        choices=["NCHW", "NHWC"],
+        help="order of the axes of the images that an ONNX file takes; needed only if its shapes do not tell",
     )
 
 
