@@ -34,11 +34,9 @@ from smoothing.rules import (
     Rule,
     SequentialDraws,
 )
-
-
+from smoothing.transforms import Changed, Family, must_be_additive
 class Smooth:
     """The smoothed classifier `g(x) = argmax_c P[f(x + n) = c]`, `n ~ N(0, sigma² I)`, of a base classifier f.
-
     Args:
         base_classifier: f, any callable that maps images `[B, C, H, W]` to scores `[B, num_classes]`. Networks in it
             must be in eval mode.
@@ -50,9 +48,13 @@ class Smooth:
             default the operating system gives a secret seed; it is kept in `seed`.
         noise: `float` as published, or `exact`: then the certificate also holds in floating point. With `exact`, images
             must hold 8-bit values, and the certified classifier is f behind a rounding to 8 bits (`smoothing.noise`).
+        transform: a family of changes T (`smoothing.transforms.FAMILIES`, or a `Family` of your own). The smoothed
+            classifier is then the class that `f(T_c(x))` gives most often for `c ~ N(0, sigma² I)`. Sigma and radii are
+            in the family's parameters: g answers the same on `T_δ(x)` for every `‖δ‖₂ < R`.
 
-    Raises ValueError if an argument is invalid. All methods raise FloatingPointError if f returns NaN, and ValueError
-    if f is, or visibly holds, a network in train mode (`smoothing.modes`): its votes would depend on each other.
+    Raises ValueError if an argument is invalid, or a family not additive. All methods raise FloatingPointError if f
+    returns NaN, and ValueError if f is, or visibly holds, a network in train mode (`smoothing.modes`): its votes would
+    depend on each other.
     """
 
     ABSTAIN = ABSTAIN
@@ -64,6 +66,7 @@ class Smooth:
         sigma: float,
         seed: int | None = None,
         noise: str = "float",
+        transform: Family | None = None,
     ) -> None:
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma must be > 0, got {sigma}")
@@ -71,12 +74,19 @@ class Smooth:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         if noise not in KINDS:
             raise ValueError(f"noise must be one of {', '.join(KINDS)}, got {noise!r}")
+        if transform is not None and noise == "exact":
+            raise ValueError(
+                f"exact noise lies on the 8-bit grid of pixels, as the parameters of {transform.name} do not; "
+                "use noise='float'"
+            )
         self.base_classifier = base_classifier
         self.num_classes = num_classes
         self.sigma = sigma
         self.seed = secrets.randbits(63) if seed is None else seed
         self.noise = noise
+        self.transform = transform
         self._unnumbered = itertools.count(1)
+        self._checked: set[tuple[int, ...]] = set()  # shapes for which the family was found to be additive
 
     # ---- as published: one image, n draws --------------------------------------------------------------------------
 
@@ -142,7 +152,12 @@ class Smooth:
             raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
         if index is None:
             index = -next(self._unnumbered)  # below zero: no index that is given is likely to be the same
-        return Noise(x, self.sigma, self.seed, index, self.noise)
+        if self.transform is None:
+            return Noise(x, self.sigma, self.seed, index, self.noise)
+        if tuple(x.shape) not in self._checked:
+            must_be_additive(self.transform, tuple(x.shape))
+            self._checked.add(tuple(x.shape))
+        return Changed(x, self.transform, self.sigma, self.seed, index)
 
     def _noises(self, images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Noise]]:
         shape = None
