@@ -35,6 +35,8 @@ from smoothing.rules import (
     SequentialDraws,
 )
 from smoothing.transforms import Changed, Family, must_be_additive
+
+
 class Smooth:
     """The smoothed classifier `g(x) = argmax_c P[f(x + n) = c]`, `n ~ N(0, sigma² I)`, of a base classifier f.
     Args:
