@@ -80,7 +80,8 @@ def _is_for(path: Path, named: object) -> bool:
     """Whether an error about the file `named` is one about writing `path`."""
     if not isinstance(named, str) or Path(named) in (path, *path.parents):
         return True
-    return Path(named).parent == path.parent and TEMPORARY.fullmatch(Path(named).name) is not None
+    beside = Path(named).absolute().parent == path.absolute().parent
+    return beside and TEMPORARY.fullmatch(Path(named).name) is not None
 
 
 def _told(code: int, path: Path, strerror: str | None) -> tuple[str, str]:
@@ -260,7 +261,10 @@ class Table:
     def _open(self, new: bool, header: str, beside: Path, not_compared: Collection[str], what: str, cure: str) -> None:
         """Begin the table, or read it. A torn last line is cut off; a missing header is written."""
         *whole, torn = self.path.read_bytes().split(b"\n")
-        lines = [line.decode() for line in whole]
+        try:
+            lines = [line.decode() for line in whole]
+        except UnicodeDecodeError:
+            raise ValueError(f"{what}: is damaged, or no table (it is not UTF-8); {cure} or delete it") from None
         told = read_json(beside) if beside.is_file() else None
         self._inherit(told or {})
         if not (lines or torn) and (new or told is None):
