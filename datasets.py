@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +214,10 @@ def get_loader(
     """Batches (images `[B, C, H, W]`, labels `[B]`); `train` shuffles and drops a last batch of one image.
 
     The order comes from torch's global generator, so that a run is reproduced by its seed, with however many workers.
+    Raises ValueError if there is too little shared memory for what the workers send: they would wait for ever.
     """
+    if workers:
+        _check_shared_memory(dataset, min(batch, len(dataset)), workers)
     # Batch norm cannot train on a single image.
     drop_last = train and len(dataset) % batch == 1 and len(dataset) > batch
     return DataLoader(
@@ -221,10 +225,29 @@ def get_loader(
         batch_size=batch,
         shuffle=train,
         drop_last=drop_last,
-        num_workers=workers,  # not persistent ones, whose later epochs would draw other orders
+        num_workers=workers,
+        prefetch_factor=PREFETCH
+        if workers
+        else None,  # not persistent ones, whose later epochs would draw other orders
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+SHARED = Path("/dev/shm")
+PREFETCH = 2  # batches that a worker makes ahead
+
+
+def _check_shared_memory(dataset: ImageDataset | Subset, batch: int, workers: int) -> None:
+    if not SHARED.is_dir():  # not on this system
+        return
+    image, _ = dataset[0]
+    needed, free = workers * PREFETCH * batch * image.nbytes, shutil.disk_usage(SHARED).free
+    if needed > free:
+        raise ValueError(
+            f"--workers {workers}: {resources.amount(needed)} of shared memory ({SHARED}) are needed, and "
+            f"{resources.amount(free)} are free; use --workers 0, or in a container a larger --shm-size"
+        )
 
 
 def _collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

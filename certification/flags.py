@@ -9,6 +9,8 @@ from smoothing.noise import KINDS
 from smoothing.rules import GROUP_RULES
 
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
+SMALLEST_SIGMA = 0.001
+FARTHEST = 1500  # sigma: what the default radii are at the smallest one
 
 
 def add_smoothing_flags(group: cli.Flags) -> None:
@@ -88,6 +90,13 @@ def check_flags(args: argparse.Namespace) -> None:
     args.sigma = list(dict.fromkeys(args.sigma))
     if args.radii != sorted(set(args.radii)):
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
+    if min(args.sigma) < SMALLEST_SIGMA:
+        raise ValueError(f"--sigma {min(args.sigma):g}: must be at least {SMALLEST_SIGMA}, a quarter of an 8-bit level")
+    if args.radii[-1] > FARTHEST * min(args.sigma):
+        raise ValueError(
+            f"--radii {args.radii[-1]:g}: is more than {FARTHEST} times --sigma {min(args.sigma):g}; beyond 8 times it "
+            "no number of draws proves anything"
+        )
     _check_files(args)
 
 

@@ -5,12 +5,17 @@ What a script does with them, and how it ends: `common/script.py`.
 
 from __future__ import annotations
 
+from common.script import in_one_line
+
 import argparse
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Number = TypeVar("Number", int, float)
 
@@ -174,7 +179,14 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(argv, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {in_one_line(message)} (see --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """As argparse does, but that nobody takes the help is an error (`script.start`)."""
+        if message and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
     def _canonical(self, token: str) -> str:
         """Spell `--noise-sd=1` as the flag that is registered, `--noise_sd=1`; leave everything else alone."""
@@ -190,7 +202,7 @@ class Parser(argparse.ArgumentParser):
 
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             self.error(f"--config {path}: cannot be read: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"--config {path}: must hold lines 'flag: value'")
@@ -205,6 +217,8 @@ class Parser(argparse.ArgumentParser):
                     tokens.append(flag if value else f"--no-{flag[2:]}")
             elif value is not None:
                 tokens += [flag, *map(str, value if isinstance(value, list) else [value])]
+        if any("\0" in token for token in tokens):
+            self.error(f"--config {path}: holds a null byte, which no value can have")
         return tokens
 
 
@@ -275,18 +289,18 @@ def positive_share(text: str) -> float:
 
 
 def positive_int(text: str) -> int:
-    """An integer >= 1, e.g. --batch."""
+    """An integer from 1 to 2^31 - 1, e.g. --batch."""
     value = _number(text, int)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {2**31 - 1}, got {text}")
     return value
 
 
 def non_negative_int(text: str) -> int:
-    """An integer >= 0, e.g. --workers."""
+    """An integer from 0 to 2^63 - 1, e.g. --seed."""
     value = _number(text, int)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text}")
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**63 - 1}, got {text}")
     return value
 
 

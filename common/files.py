@@ -83,7 +83,8 @@ def _is_for(path: Path, named: object) -> bool:
     """Whether an error about the file `named` is one about writing `path`."""
     if not isinstance(named, str) or Path(named) in (path, *path.parents):
         return True
-    return Path(named).parent == path.parent and TEMPORARY.fullmatch(Path(named).name) is not None
+    beside = Path(named).absolute().parent == path.absolute().parent
+    return beside and TEMPORARY.fullmatch(Path(named).name) is not None
 
 
 def _told(code: int, path: Path, strerror: str | None) -> tuple[str, str]:

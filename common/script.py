@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import functools
 import io
+import logging
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from common.cli import Parser
 
 LONGEST = 400  # characters of a message that was not written for the user
-OUTPUT = "standard output"
+OUTPUT, NAMELESS = "standard output", "a file"
 
 
 def start(
@@ -53,7 +54,7 @@ def start(
         debug = vars(args).pop("debug", False) or debug  # no setting of the result
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
         with warnings_in_one_line(prog):
-            main(args)
+            call(main, args)
         flush_output()
     except SystemExit:  # --help, or a wrong command line
         leave_if_output_is_lost(prog)
@@ -64,6 +65,14 @@ def start(
         if debug:
             raise
         leave(1, f"{prog}: {what_went_wrong(error, args)}")
+
+
+def call(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """`main(args)`. Where a user's function ends the program in the middle, that is an error."""
+    try:
+        main(args)
+    except SystemExit as error:
+        raise RuntimeError(f"something called exit({error.code or ''})") from error
 
 
 def replace_signs() -> None:
@@ -95,7 +104,7 @@ def what_went_wrong(error: BaseException, args: argparse.Namespace | None = None
     text = message_of(error)
     if resources.is_exhausted(error):
         return f"error: {out_of_memory(error, args)}"
-    if any(sign in text for sign in ("DataLoader worker", "shared memory", "</torch_")):
+    if is_of_worker(error, text, args):
         return f"error: --workers: a process that loads images failed ({text[:LONGEST]}); use --workers 0"
     if isinstance(error, ImportError):
         return f"error: a package is missing or broken: {text[:LONGEST]}; install what requirements.txt lists"
@@ -105,12 +114,21 @@ def what_went_wrong(error: BaseException, args: argparse.Namespace | None = None
     return f"internal error: {told[:LONGEST]}; run again with --debug to see where"
 
 
+def is_of_worker(error: BaseException, text: str, args: argparse.Namespace | None) -> bool:
+    """Whether an error, with this message, is one of the processes that --workers starts, or of what they share."""
+    if isinstance(error, OSError) and text.startswith(NAMELESS):  # semaphores are files without a name
+        return bool(getattr(args, "workers", 0))
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("DataLoader worker", "shared memory", "</torch_")
+    )
+
+
 def message_of(error: BaseException) -> str:
     """The message of an error in one line; of one that a worker process raised, the message without its traceback."""
     if isinstance(error, OSError) and error.strerror is not None:
         name = error.filename
         if name is None:
-            name = OUTPUT if _is_of_output(error) else "a file"
+            name = OUTPUT if _is_of_output(error) else NAMELESS
         return in_one_line(f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror}")
     text = str(error)
     if "Traceback (most recent call last)" in text:
@@ -120,12 +138,13 @@ def message_of(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException, args: argparse.Namespace | None) -> str:
-    """What to do about memory that is not there."""
+    """What to do about memory that is not there; of a black box with its own words."""
     free = resources.available_memory()
-    state = "" if free is None else f" ({resources.amount(free)} of main memory are free)"
-    held = [(flag, getattr(args, flag, None)) for flag in ("batch", "zo_batch")]
+    state = "out of memory" + ("" if free is None else f" ({resources.amount(free)} of main memory are free)")
+    held = [(flag, getattr(args, flag, None)) for flag in ("batch", "zo_batch", "image_size")]
     cures = [f"--{flag} {max(1, value // 2)} in place of {value}" for flag, value in held if value]
-    return f"out of memory{state}; try {' or '.join(cures) or 'smaller images, or fewer programs at a time'}"
+    of_box = isinstance(error, OSError)
+    return f"{message_of(error) if of_box else state}; try {' or '.join(cures) or 'fewer programs at a time'}"
 
 
 def in_one_line(text: str) -> str:
@@ -174,6 +193,7 @@ def leave_if_output_is_lost(prog: str) -> None:
 def _is_of_output(error: OSError) -> bool:
     """Whether an error without a file's name is that of standard output: then it happens again."""
     try:
+        print()
         flush_output()
     except OSError as again:
         return again.errno == error.errno
@@ -194,8 +214,9 @@ def _guard() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
     replace_signs()
     if not (sys.flags.dev_mode or "--debug" in sys.argv):
+        logging.lastResort = _Aside(logging.WARNING)
         sys.excepthook = _last_word
-        sys.unraisablehook = lambda found: _aside(found.exc_value or found.exc_type())
+        sys.unraisablehook = lambda found: None  # as an object is deleted: it stops nothing
         threading.excepthook = lambda found: _aside(found.exc_value or found.exc_type())
 
 
@@ -207,8 +228,15 @@ def _last_word(kind: type[BaseException], error: BaseException, trace: Traceback
     say(f"{prog}: {what_went_wrong(error)}")
 
 
+class _Aside(logging.Handler):
+    """What a library logs as a warning, as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{Path(sys.argv[0]).name}: warning: {in_one_line(record.getMessage())}")
+
+
 def _aside(error: BaseException) -> None:
-    """An error that stops nothing: in a thread of a library, or as an object is deleted."""
+    """An error in a thread of a library, which stops nothing."""
     if not isinstance(error, (KeyboardInterrupt, SystemExit, BrokenPipeError)):
         say(f"{Path(sys.argv[0]).name}: warning: {type(error).__name__}: {message_of(error)[:LONGEST]}")
 

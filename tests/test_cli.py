@@ -84,7 +84,7 @@ def test_config_file(tmp_path):
         (["--noise_sd", "nan"], ("--noise_sd", "must be a number > 0")),
         (["--noise_sd", "much"], ("--noise_sd", "must be a number, got 'much'")),
         (["--alpha", "1"], ("--alpha", "between 0 and 1")),
-        (["--N", "0"], ("--N", "whole number >= 1")),
+        (["--N", "0"], ("--N", "whole number from 1 to 2147483647")),
         (["--N", "1.5"], ("--N", "whole number")),
         (["--nois", "1"], ("unrecognized", "--nois")),
         (["--config", "gone.yaml"], ("gone.yaml", "cannot be read")),

@@ -1,4 +1,4 @@
-"""What the machine gives: memory that is not there is an error and not the end, and less at a time where little."""
+"""What the machine gives: too little memory is an error and not the end, and less at a time helps."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ BUG = "run again with --debug to see where"
         (KeyboardInterrupt(), 130, "interrupted; the same command (training: with --resume) resumes"),
         (KeyError("a bug"), 1, f"internal error: KeyError: 'a bug'; {BUG}"),
         (RecursionError("too deep"), 1, f"internal error: RecursionError: too deep; {BUG}"),
+        (SystemExit("theirs"), 1, f"internal error: RuntimeError: something called exit(theirs); {BUG}"),
+        (SystemExit(0), 1, f"internal error: RuntimeError: something called exit(); {BUG}"),
         (RuntimeError(), 1, f"internal error: RuntimeError; {BUG}"),
         (ValueError(), 1, f"internal error: ValueError; {BUG}"),
         (zipfile.BadZipFile("no zip"), 1, f"internal error: BadZipFile: no zip; {BUG}"),
