@@ -19,6 +19,8 @@ far after each epoch, those of validation included. If --surrogates replace the 
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from typing import Any
 
@@ -93,25 +95,25 @@ def main(args: argparse.Namespace) -> None:
         "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
         "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
     }
-    run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
-    training.box.queries = run.queries
-    try:
-        best = fit(
-            front,
-            training.loss,
-            lambda: training.validate(val_loader),
-            training.score,
-            train_loader,
-            run,
-            args,
-            device,
-            describe,
-            reserve=lambda images: training.reserve(images, run),
-            augment=random_affine if args.augment else None,
-        )
-    finally:
-        if training.queried:
-            run.note_queries(training.box.queries)
+    with RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume) as run:
+        training.box.queries = run.queries
+        try:
+            best = fit(
+                front,
+                training.loss,
+                lambda: training.validate(val_loader),
+                training.score,
+                train_loader,
+                run,
+                args,
+                device,
+                describe,
+                reserve=lambda images: training.reserve(images, run),
+                augment=random_affine if args.augment else None,
+            )
+        finally:
+            if training.queried:
+                run.note_queries(training.box.queries)
     queries = f", {training.box.queries / len(train_data):.0f} queries per training image" if training.queried else ""
     print(f"{reached(best)} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
 
@@ -155,4 +157,4 @@ def reached(best: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -11,6 +11,8 @@ per kind of images.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import re
 import sys
@@ -204,4 +206,4 @@ def read_report(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

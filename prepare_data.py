@@ -13,13 +13,15 @@ With --audit it stops there; with --strict it ends with exit code 1 if the data 
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli
+from common import cli, files, resources
 from datasets import SPLITS
 from imaging.catalogue import DATASETS, DatasetInfo, dataset_name
 from preparation.audit import as_text, audit, count_images, counts_text, draw_duplicates, write_findings
@@ -42,14 +44,20 @@ def get_args_parser() -> cli.Parser:
 
 
 def main(args: argparse.Namespace) -> None:
+    resources.refuse_what_is_not_there()
     name = dataset_name(args.dataset)
     known, target = DATASETS.get(name), args.data_dir / name
     check_flags(args, known)
+    with files.HeldFolder(target, "--data_dir", "name another --data_dir"):
+        prepare(args, name, known, target)
 
+
+def prepare(args: argparse.Namespace, name: str, known: DatasetInfo | None, target: Path) -> None:
+    """Find, read, check and split the images, and write what was found to the folder `target`."""
     # ---- the images, and what they are ----
     source = find_source(args, known, name, target)
     reading = Reading(args.layout, args.leave_out, args.keep_masks)
-    records, classes = find_images(source, known, args.slices, reading)
+    records, classes = find_images(source, known, args.slices, args.volume, reading)
     info = describe(args, records, known, classes)
     print(f"classes: {info.order}", *notes(args, records, source, known, info), sep="\n")
     root = source if source.is_dir() else source.parent
@@ -164,4 +172,4 @@ def leak(settings: dict) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -77,11 +77,13 @@ def add_smoothing_flags(group: cli.Flags) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises ValueError if flags do not fit each other. Sets --radii to its default, and drops repeated --sigma."""
+    """Raises ValueError if flags do not fit each other. Sets --radii to its default, `asked` to the radii that were
+    given (else the smallest that is worth a column), and drops repeated --sigma."""
     if args.N < args.N0:
         raise ValueError(f"--N {args.N}: must be at least --N0 ({args.N0})")
     if args.radius_tol is not None and (args.radii or not args.sequential):
         raise ValueError("--radius_tol plans the draws itself: leave out --radii and --no-sequential")
+    args.asked = args.radii or ([] if args.radius_tol else RADII[1:2])
     args.radii = args.radii or RADII
     args.sigma = list(dict.fromkeys(args.sigma))
     if args.radii != sorted(set(args.radii)):

@@ -14,16 +14,17 @@ from models import Pipeline, load_pipeline
 
 
 def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
-    """The description of the classifier on the command line, for `models.load_classifier`; the number of its classes is
-    that of `--dataset`."""
-    classes = None if args.dataset is None else len(dataset_info(args.dataset, args.data_dir).classes)
-    names = ("scores", "dataset", "image_size", "channels")
-    return {name: getattr(args, name) for name in names} | {"num_classes": classes}
+    """The description of the classifier on the command line, for `models.load_classifier`; its classes are those of
+    `--dataset`."""
+    classes = None if args.dataset is None else dataset_info(args.dataset, args.data_dir).classes
+    names = ("scores", "dataset", "image_size", "channels", "output", "axes")
+    described = {name: getattr(args, name) for name in names}
+    return described | {"classes": classes, "num_classes": None if classes is None else len(classes)}
 
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
     """The description of the reconstruction network on the command line, for `measurements.load_reconstructor`."""
-    names = ("seed", "dataset", "image_size", "channels", "measurement", "acceleration")
+    names = ("seed", "dataset", "image_size", "channels", "output", "axes", "measurement", "acceleration")
     return {name: getattr(args, name) for name in names}
 
 

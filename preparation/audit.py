@@ -16,6 +16,7 @@ from common.figures import missing_letters
 from common.lines import shown, table_line
 from datasets import SPLITS
 from imaging.catalogue import DatasetInfo
+from imaging.not_pictures import OTHER_PICTURES
 from preparation.duplicates import Near, identical_groups, near_groups
 from preparation.scan import Record
 from preparation.shortcuts import shortcuts
@@ -26,6 +27,9 @@ PAIRS = 48  # of alike images that are drawn
 LARGE = 0.2  # of a class, in one group: as much as a test split has, or more
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
 NOTHING = "–"  # was done about it
+# As `Record.done` words it:
+TURNED = ("turned", "page", "slice", "frame", "volume", "no orientation")  # how what reading did to form begins
+SCALE = ", white is "  # between the kind of numbers and the one that is white
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,9 @@ def audit(
     not read."""
     return [
         *check_files(records, others or {}),
+        *check_flat(records),
+        *check_levels(records),
+        *check_turned(records),
         *check_duplicates(records, near, splits),
         *check_groups(records, groups, splits),
         *check_balance(records, groups, splits, info),
@@ -69,22 +76,54 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
     broken = [[record] for record in records if record.excluded.startswith("unreadable")]
     odd = [[record] for record in readable if record.mode not in ("L", "RGB")]
     small = [[record] for record in readable if min(record.width, record.height) < 32]
-    turned = [[record] for record in readable if record.passed_over]
     reasons = "; ".join(record.excluded for (record,) in broken[:2])
     modes = Counter(record.mode for record in readable)
-    passed_over = Counter(f"with {record.passed_over}" for (record,) in turned)
+    pictures = {suffix: count for suffix, count in others.items() if suffix in OTHER_PICTURES}
+    rest = {suffix: count for suffix, count in others.items() if suffix not in OTHER_PICTURES}
     return [
         _found("unreadable files", "warning", broken, reasons, "set aside, where --skip_unreadable asks for that"),
-        _finding("other files", "note", sum(others.values()), _suffixes(others), "not read"),
+        _finding("pictures of other kinds", "warning", sum(pictures.values()), _suffixes(pictures), "not read"),
+        _finding("other files", "note", sum(rest.values()), _suffixes(rest), "not read"),
         _found("odd pixel formats", "note", odd, _counted(modes), "read as 8-bit RGB"),
         _found("sides below 32 px", "warning", small, _sizes(readable), "kept"),
-        _found("orientation and pages", "note", turned, _counted(passed_over), "as stored, first page"),
     ]
 
 
-def _counted(counts: Counter[str]) -> str:
-    """`3 RGB, 1 L`: the most frequent first."""
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+def check_flat(records: Sequence[Record]) -> list[Finding]:
+    """Images that show nothing once they are read."""
+    empty = [record for record in records if record.flat]
+    kept = "kept; --window LOW HIGH may show more" if any(record.done for record in empty) else "kept"
+    kinds = Counter(record.flat for record in empty)
+    return [_found("flat images", "warning", [[record] for record in empty], _counted(kinds), kept)]
+
+
+def check_levels(records: Sequence[Record]) -> list[Finding]:
+    """What reading did to grey levels and colours. It is doubtful if numbers of one kind were given several scales, as
+    pictures of 10 and of 12 bits stored in 16: a dark one of 12 looks like one of 10."""
+    done = [[part for part in _done_to(record) if not part.startswith(TURNED)] for record in records]
+    words = Counter(part for parts in done for part in parts)
+    scales = [part.split(SCALE)[0] for part in words if SCALE in part]
+    doubtful = len(scales) > len(set(scales))
+    severity, advice = ("warning", "if all are of one depth: --window LOW HIGH") if doubtful else ("note", "")
+    return [_finding("levels and colours", severity, sum(map(bool, done)), _counted(words, 4), advice)]
+
+
+def check_turned(records: Sequence[Record]) -> list[Finding]:
+    """Orientations in the header, and files of several pages."""
+    done = {record.path: [part for part in _done_to(record) if part.startswith(TURNED)] for record in records}
+    words = Counter(part for parts in done.values() for part in parts)
+    turned = [[record] for record in records if done[record.path]]
+    return [_found("orientation and pages", "note", turned, _counted(words, 4), "turned; first page")]
+
+
+def _done_to(record: Record) -> list[str]:
+    return [part for part in record.done.split("; ") if part]
+
+
+def _counted(counts: Counter[str], most: int | None = None) -> str:
+    """`3 RGB, 1 L`: the most frequent first, and no more than `most`."""
+    more = ["…"] if most is not None and len(counts) > most else []
+    return ", ".join([*(f"{count} {name}" for name, count in counts.most_common(most)), *more])
 
 
 def _suffixes(counts: Mapping[str, int]) -> str:

@@ -116,8 +116,16 @@ def add_flags(parser: cli.Parser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="values of DICOM and NIfTI files that become black and white, in the units of the file "
-        "(default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile)",
+        help="values of DICOM, NIfTI and pictures of more than 8 bits that become black and white, in the units of "
+        "the file (default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile; of "
+        "pictures 0 and the full scale)",
+    )
+    form.add_argument(
+        "--volume",
+        type=cli.non_negative_int,
+        metavar="K",
+        help="which volume of NIfTI files that hold several (4-D: times, or kinds of image), from 0 (default: the "
+        "first, with a warning)",
     )
     form.add_argument(
         "--slices",

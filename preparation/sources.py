@@ -46,16 +46,20 @@ PLAIN = Reading()
 
 
 def find_images(
-    source: Path, info: DatasetInfo | None, slices: int | None = None, reading: Reading = PLAIN
+    source: Path,
+    info: DatasetInfo | None,
+    slices: int | None = None,
+    volume: int | None = None,
+    reading: Reading = PLAIN,
 ) -> tuple[list[Record], tuple[str, ...]]:
     """The images of `source`, a folder or a CSV file, sorted by path, and the names of their classes in natural order.
     (Those of torchvision are sorted by split and number, so that image i of a split is the published one.)
 
     `info` describes a known data set; None: the classes are the names of the folders (or those in the table). For
-    `slices` see `volumes.choose_slices`. Raises FileNotFoundError if a folder is missing, and OSError if one may not be
-    read. Raises ValueError on an unknown class, a class without images, fewer than two classes, two classes whose names
-    differ only in case, images outside of classes and splits, masks among the images, folders that can be read in two
-    ways, or if there is nothing to take several slices of.
+    `slices` and `volume` see `volumes.choose_slices`. Raises FileNotFoundError if a folder is missing, and OSError if
+    one may not be read. Raises ValueError on an unknown class, a class without images, fewer than two classes, two
+    classes whose names differ only in case, images outside of classes and splits, masks among the images, folders that
+    can be read in two ways, or if there is nothing to take several slices of.
     """
     if source.is_dir():
         records, classes = _from_folders(source, info, reading)
@@ -69,7 +73,7 @@ def find_images(
         raise FileNotFoundError(f"--source {source}: no such folder")
     _must_be_named_well(records, classes, source)
     root = source if source.is_dir() else source.parent
-    found = sorted(choose_slices(records, root, slices), key=lambda record: record.path)
+    found = sorted(choose_slices(records, root, slices, volume), key=lambda record: record.path)
     _must_be_one_each(found, source)
     if info and info.torchvision:
         found.sort(key=lambda record: (record.source_split, PurePosixPath(record.path).name))

@@ -189,8 +189,8 @@ def test_a_manifest_does_not_tell_where_the_images_lie(tmp_path):
     for c, name in enumerate("ab"):
         fill(tmp_path / "here" / name, 10, c)
     volume = np.random.default_rng(0).random((8, 8, 9))
-    volume[2, 3] = np.nan
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "nan.nii.gz")
+    volume[2, 3] = np.inf
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "inf.nii.gz")
     for name in ("a/torn.nii", "a/torn.png", "b/torn.dcm"):
         (tmp_path / "here" / name).write_bytes(b"torn")
     elsewhere = ("there", "it's", "two  blanks", "line\u2028\n", "back\\slash \"'")
