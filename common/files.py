@@ -130,7 +130,7 @@ def check_writable(path: Path | None, flag: str = "--outfile") -> None:
         raise ValueError(f"{flag} {path}: is a folder; name a file")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent):
+        with tempfile.TemporaryFile(prefix=f".{path.stem[:30]}.", suffix=".tmp", dir=path.parent):
             pass
 
 

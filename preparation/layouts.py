@@ -289,9 +289,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:TOLD])) + f" and {len(names) - TOLD} more" * (len(names) > TOLD)
 
 
-def tell(found: Iterable[tuple[PurePosixPath, str, str]]) -> list[str]:
-    """What a user should see of a reading, given as (image, class, split): which folders are splits, and which folders
-    within those of the classes were passed over."""
+def tell(found: Iterable[tuple[PurePosixPath, str, str]], within: bool = True) -> list[str]:
+    """What a user should see of a reading, given as (image, class, split): which folders are splits, and, if `within`
+    is True, which folders in those of the classes were passed over."""
     splits: Counter[tuple[str, str]] = Counter()
     inner: Counter[str] = Counter()
     for image, class_name, split in found:
@@ -305,7 +305,7 @@ def tell(found: Iterable[tuple[PurePosixPath, str, str]]) -> list[str]:
     in_order = sorted(splits.items(), key=lambda each: (order.index(each[0][0]), each[0][1]))
     lines = [f"{split} = {shown(folder)} ({count} images)" for (split, folder), count in in_order]
     notes = [f"published split: {', '.join(lines)}"] if lines else []
-    if inner:
+    if inner and within:
         names = ", ".join(shown(name) for name, _ in inner.most_common(TOLD))
         notes.append(f"folders within those of the classes are passed over ({names} …); --layout innermost takes them")
     return notes

@@ -84,8 +84,8 @@ def what_was_read(records: Sequence[Record], source: Path, info: DatasetInfo | N
     """What a user should see of how the folders were read."""
     if not source.is_dir():
         return []
-    notes = tell((PurePosixPath(record.path), record.class_name, record.source_split) for record in records)
-    notes = notes if info is None else notes[:1]
+    found = ((PurePosixPath(record.path), record.class_name, record.source_split) for record in records)
+    notes = tell(found, within=info is None)
     if info is None and any(CROPPED in PurePosixPath(record.path).parts for record in records):
         notes.append(f"where a class has a folder {CROPPED}, only that is read")
     return notes
