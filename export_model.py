@@ -16,6 +16,8 @@ With --classifier the file holds the whole pipeline: images [B, C, H, W] in [0, 
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from pathlib import Path
 
@@ -95,4 +97,4 @@ def whole_pipeline(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -11,12 +11,15 @@ per kind of images.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import re
 import sys
 from pathlib import Path
 
 from common import cli, files
+from common.lines import shown
 from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
 from evaluation.tables import (
@@ -73,17 +76,27 @@ def get_args_parser() -> cli.Parser:
 
 
 def named_file(text: str) -> tuple[str, Path, float | None]:
-    """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text)
+    """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='. A file that is called FILE@SIGMA is one."""
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME=FILE or NAME=FILE@SIGMA, got {text!r}")
-    sigma = match["sigma"]
-    return match["name"].strip(), Path(match["file"]), None if sigma is None else cli.positive_float(sigma)
+    file, sigma = match["file"], match["sigma"]
+    if sigma is None or is_file(f"{file}@{sigma}"):
+        return match["name"].strip(), Path(text.partition("=")[2]), None
+    return match["name"].strip(), Path(file), cli.positive_float(sigma)
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name, which may be too long for one."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
 
 
 def named_report(text: str) -> tuple[str, str, Path]:
     """NAME:IMAGES=FILE; NAME ends at the last ':' before the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*):(?P<images>[^=:]*\S[^=:]*)=(?P<file>.+)", text)
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*):(?P<images>[^=:]*[^=:\s][^=:]*)=(?P<file>.+)", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME:IMAGES=FILE, got {text!r}")
     return match["name"].strip(), match["images"].strip(), Path(match["file"])
@@ -100,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
     sources += [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
     of_one_split(sources)
     for line in [*caveats(certifications, args.radii), *uneven_columns(reports)]:
-        print(f"make_tables.py: warning: {line}", file=sys.stderr)
+        print(f"make_tables.py: warning: {shown(line)}", file=sys.stderr)
     note = SYNTHETIC if is_synthetic(certifications, reports) else ""
 
     # ---- compute everything before anything is written ----
@@ -193,4 +206,4 @@ def read_report(path: Path) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

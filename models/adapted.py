@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models import steady
 from models.black_box import QueriedClassifier, local_function
 from models.device import prepare
 from models.inference import folded
 from models.normalize import Normalize, SwapColours, per_channel, statistics
-from models.outputs import Answers, Chosen, last_line, nature, probes, scores_of, tensor_in
+from models.outputs import Answers, Chosen, NoSuchPart, Part, last_line, nature, probes, scores_of, tensor_in
 from models.small_maps import with_small_maps
 
 SIDES = (224, 32, 64, 96, 128, 256, 299, 384, 48, 28)  # asked in this order, where a network refuses the size given
@@ -63,6 +64,10 @@ class PreparedBlackBox(QueriedClassifier):
         self.box, self.before, self.behind = box, before, behind
         self.name, self.scores, self.num_classes = box.name, box.scores, num_classes
 
+    @property
+    def due(self) -> int:
+        return self.box.due
+
     def forward(self, x: Tensor) -> Tensor:
         return self.behind(self.box(self.before(x)))
 
@@ -99,6 +104,7 @@ def adapted(
     ValueError if `net` is no classifier of images of this size, or its classes are not those of the data set.
     """
     net = prepare(net, device).eval()
+    net = Part(net, known["output"]) if known.get("output") else net
     before = layers_before(known)
     shape = (known["channels"], known["image_size"], known["image_size"])
     if told and scores == "labels":
@@ -116,7 +122,9 @@ def adapted(
         return as_black_box(classifier, name, device, known), f"{words}, no gradients"
     if not told and scores != "logits":
         function = local_function(classifier, device, scores)
-        return QueriedClassifier(function, *_of(name, known), scores, retries=0).eval(), f"{words}, reveals {scores}"
+        return QueriedClassifier(
+            function, *_of(name, known), scores, 0, checked=True
+        ).eval(), f"{words}, reveals {scores}"
     return classifier, f"{words}, gradients"
 
 
@@ -139,32 +147,35 @@ def layers_before(known: Mapping[str, Any]) -> list[nn.Module]:
 
 
 def examine(net: nn.Module, name: str, shape: tuple[int, int, int], device: torch.device | str) -> Findings:
-    """Ask `net` about two images. Warns if its answers are random, or depend on the other images of a batch. Raises
-    ValueError if it cannot take such images or is no classifier, and FloatingPointError if its answers are NaN."""
+    """Ask `net` about two images, twice and among others (as `models.steady` does with a black box). Raises ValueError
+    if its answers are random or depend on the other images of a batch (warns, if they hardly do), or if it cannot take
+    such images or is no classifier; and FloatingPointError if its answers are NaN."""
     x = probes(*shape).to(device)
     alone, answer = _asked(net, name, x)
     with torch.no_grad():
         again = _scores(net, x, alone)
-        single = _scores(net, x[:1], alone)
+        among = _scores(net, torch.cat([1 - x, x]), alone)[len(x) :]
     if not answer.is_floating_point():
         raise ValueError(f"{name}: returned whole numbers; if they are labels, give --scores labels")
     if not answer.isfinite().all():
         raise FloatingPointError(f"{name}: returned numbers that are not finite")
     returns, answer = nature(answer), answer.detach()
-    tolerance = 1e-4 * float(answer.abs().max()) + 1e-6
-    if (answer - again).abs().max() > tolerance:
-        warnings.warn(
-            f"{name}: two calls on the same images gave different answers, although it is in evaluation mode: "
-            "something in it stays random (dropout that is always on?), and so will certificates and attacks",
-            stacklevel=2,
-        )
-    elif (answer[:1] - single).abs().max() > 10 * tolerance:
-        warnings.warn(
-            f"{name}: its answer to an image depends on the other images of the batch, although it is in evaluation "
-            "mode (a batch norm that keeps no statistics?), and so will certificates",
-            stacklevel=2,
-        )
+    for other, when, cause in (
+        (again, "when it is asked about the same images again", "something in it stays random, as dropout that is on"),
+        (among, "when other images are in the batch", "a batch norm keeps no statistics, or is in train mode"),
+    ):
+        found = steady.difference(_leads(answer), _leads(other))
+        said = f"{name}: answers differently {when}, although it is in evaluation mode; the usual reason: {cause}"
+        if found > steady.TOLERATED:
+            raise ValueError(f"{said}; an attack or a certificate needs one answer per image")
+        if found > steady.ROUNDING:
+            warnings.warn(f"{said}; by {found:.1%} of what decides an answer: some votes may change", stacklevel=2)
     return Findings(answer.shape[1], returns, _passes_gradients(net, x[:1]), alone)
+
+
+def _leads(scores: Tensor) -> Tensor:
+    """Scores by which `steady.difference` measures: of one output z, those of two classes."""
+    return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
 
 
 def _asked(net: nn.Module, name: str, x: Tensor) -> tuple[bool, Tensor]:
@@ -174,6 +185,8 @@ def _asked(net: nn.Module, name: str, x: Tensor) -> tuple[bool, Tensor]:
         try:
             with torch.enable_grad():
                 output = [net(each) for each in x.split(1)] if alone else net(x)
+        except NoSuchPart as error:
+            raise ValueError(f"{name}: {error}") from None
         except Exception as error:  # whatever a foreign network raises
             reason = last_line(error)
             continue
@@ -214,40 +227,40 @@ def _passes_gradients(net: nn.Module, x: Tensor) -> bool:
     return False
 
 
-def order_of(name: str, outputs: int, known: Mapping[str, Any]) -> list[int] | None:
-    """Which output is each class of the data set, by `classes`: the names of the outputs, or the numbers of those that
-    are the classes. None if it is output k for class k. Raises ValueError."""
-    wanted, classes = known["class_names"], known.get("classes")
-    if classes is None:
-        if outputs != len(wanted):
+def order_of(name: str, count: int, known: Mapping[str, Any]) -> list[int] | None:
+    """Which of `count` outputs is each class of the data set, by `outputs`: the names of all, or the numbers of those
+    that are the classes. None if it is output k for class k. Raises ValueError."""
+    classes, outputs = known["classes"], known.get("outputs")
+    if outputs is None:
+        if count != len(classes):
             raise ValueError(
-                f"{name}: has {outputs} classes, but {known['dataset']} has {len(wanted)} ({', '.join(wanted)}); if "
+                f"{name}: has {count} classes, but {known['dataset']} has {len(classes)} ({', '.join(classes)}); if "
                 "some of its outputs are these, give their numbers, counted from 0, in this order: --classes"
             )
         return None
-    if all(each.isdecimal() for each in classes) and set(classes) != set(wanted):
-        order = [int(each) for each in classes]
-        if len(order) != len(wanted) or len(set(order)) < len(order) or max(order) >= outputs:
+    if all(each.isdecimal() for each in outputs) and set(outputs) != set(classes):
+        order = [int(each) for each in outputs]
+        if len(order) != len(classes) or len(set(order)) < len(order) or max(order) >= count:
             raise ValueError(
-                f"--classes {' '.join(classes)}: must be {len(wanted)} different numbers from 0 to {outputs - 1}, one "
-                f"for each of {', '.join(wanted)}"
+                f"--classes {' '.join(outputs)}: must be {len(classes)} different numbers from 0 to {count - 1}, one "
+                f"for each of {', '.join(classes)}"
             )
     else:
-        order = _by_name(name, outputs, classes, wanted, known)
-    return None if order == list(range(outputs)) else order
+        order = _by_name(name, count, outputs, classes, known)
+    return None if order == list(range(count)) else order
 
 
 def _by_name(
-    name: str, outputs: int, classes: Sequence[str], wanted: Sequence[str], known: Mapping[str, Any]
+    name: str, count: int, outputs: Sequence[str], classes: Sequence[str], known: Mapping[str, Any]
 ) -> list[int]:
     aliases = {plain(other): plain(own) for other, own in (known.get("aliases") or {}).items()}
-    held = [aliases.get(plain(each), plain(each)) for each in classes]
-    if len(classes) != outputs or sorted(held) != sorted(map(plain, wanted)):
+    held = [aliases.get(plain(each), plain(each)) for each in outputs]
+    if len(outputs) != count or sorted(held) != sorted(map(plain, classes)):
         raise ValueError(
-            f"{name}: its {outputs} outputs are called {', '.join(classes)}, but the classes of {known['dataset']} are "
-            f"{', '.join(wanted)}; give --classes with these names, or the numbers of the outputs, in the right order"
+            f"{name}: its {count} outputs are called {', '.join(outputs)}, but the classes of {known['dataset']} are "
+            f"{', '.join(classes)}; give --classes with these names, or the numbers of the outputs, in the right order"
         )
-    return [held.index(plain(each)) for each in wanted]
+    return [held.index(plain(each)) for each in classes]
 
 
 def plain(label: str) -> str:
@@ -264,7 +277,7 @@ def as_black_box(
     def function(images: np.ndarray) -> np.ndarray:
         return classifier(torch.from_numpy(images).to(device)).float().cpu().numpy()
 
-    return QueriedClassifier(function, *_of(name, known), "logits", retries=0).eval()
+    return QueriedClassifier(function, *_of(name, known), "logits", 0, checked=True).eval()
 
 
 def _labelled(net: nn.Module, name: str, device: torch.device | str, known: Mapping[str, Any]) -> QueriedClassifier:
@@ -280,7 +293,7 @@ def _labelled(net: nn.Module, name: str, device: torch.device | str, known: Mapp
 
 def in_order(box: QueriedClassifier, known: Mapping[str, Any], before: Sequence[nn.Module] = ()) -> QueriedClassifier:
     """A black box behind these layers, and its outputs in the order of the data set's classes."""
-    order = order_of(box.name, len(known["class_names"]), known) if known.get("classes") else None
+    order = order_of(box.name, len(known["classes"]), known) if known.get("classes") else None
     if order is None and not before:
         return box
     behind = nn.Identity() if order is None else Chosen(order)
@@ -289,4 +302,4 @@ def in_order(box: QueriedClassifier, known: Mapping[str, Any], before: Sequence[
 
 def _of(name: str, known: Mapping[str, Any]) -> tuple[str, int]:
     """The name without its flag, and the number of classes, as a black box wants them."""
-    return name.partition(" ")[2], len(known["class_names"])
+    return name.partition(" ")[2], len(known["classes"])

@@ -19,7 +19,7 @@ OURS = "bilinear"  # `imaging.images.RESAMPLING`
 
 def load_folder(flag: str, folder: Path, known: dict[str, Any]) -> tuple[nn.Module, dict[str, Any], str]:
     """The classifier of a folder, of transformers or of timm; what the folder says of it (`channels`, `image_size`,
-    `mean`, `std`, `classes`); and its architecture in words. Raises FileNotFoundError or ValueError."""
+    `mean`, `std`, `outputs`); and its architecture in words. Raises FileNotFoundError or ValueError."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{flag} {folder}: a folder without config.json is none of Hugging Face")
     config = files.read_json(folder / "config.json")
@@ -43,7 +43,7 @@ def _of_timm(
     told = {"image_size": size, **told} if size else told
     told |= {name: list(settings[name]) for name in ("mean", "std") if name in settings}
     labels = config.get("label_names") or settings.get("label_names")
-    return net, told | ({"classes": list(labels)} if labels else {}), words
+    return net, told | ({"outputs": list(labels)} if labels else {}), words
 
 
 def _of_transformers(flag: str, folder: Path, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any], str]:
@@ -64,7 +64,7 @@ def _of_transformers(flag: str, folder: Path, config: dict[str, Any]) -> tuple[n
     told: dict[str, Any] = {"channels": getattr(settings, "num_channels", 3)}
     labels = [settings.id2label[number] for number in sorted(settings.id2label)]
     if not all(label == f"LABEL_{number}" for number, label in enumerate(labels)):
-        told["classes"] = labels
+        told["outputs"] = labels
     told |= preprocessing(folder)
     side = getattr(settings, "image_size", None)
     told.setdefault("image_size", side[0] if isinstance(side, (list, tuple)) else side)

@@ -18,18 +18,19 @@ from torch import nn
 
 from models import black_box
 from models.adapted import adapted, in_order, layers_before
-from models.foreign import must_agree, must_be_told
+from models.foreign import is_foreign, is_onnx, must_agree, must_be_told
+from models.functions import is_function
 from models.hugging_face import load_folder
 from models.modules import OnTensors, may_want_tensors, named_object, wants_tensors
 from models.programs import load_program, load_torchscript
 from models.published import as_ours
-from models.reading import kind_of_file
+from models.reading import kind_of_file, must_be_a_file
 from models.weights import is_weights, network_of, read_weights
 
 FLAG = "--classifier"
 NEEDED = ("dataset", "image_size", "channels")
 # What --classifier's flags say beside the input and the scores; a checkpoint of ours knows it all.
-DESCRIBING = ("arch", "weights", "mean", "std", "bgr", "classes")
+DESCRIBING = ("arch", "weights", "mean", "std", "bgr", "outputs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,9 @@ def load_classifier(
     the data set if the file stores it, `arch_kwargs` with `channels` and `num_classes`, `kind` in words, and for
     weights that no file of ours holds their digest, `weights_sha256`.
 
-    What the file does not say comes from `described`: `dataset` with its `class_names` (and `aliases` of these),
-    `image_size`, `channels`, and those of DESCRIBING. Raises FileNotFoundError or ValueError.
+    What the file does not say comes from `described`: `dataset` with its `classes` (and `aliases` of these),
+    `image_size`, `channels`, `output`, and those of DESCRIBING; `outputs` are the names of the outputs, or numbers.
+    Raises FileNotFoundError or ValueError.
     """
     network = recognised(spec, device, described)
     if network is None:
@@ -61,12 +63,14 @@ def load_classifier(
     given = {name: value for name, value in described.items() if value is not None}
     if network.kind.partition(" ")[0] != "weights":
         _must_be_weights(spec, given)
+    if "axes" in given:
+        raise ValueError(f"--axes {given['axes']}: is for ONNX files; a network takes [B, C, H, W]")
     must_agree(FLAG, spec, network.told, {name: given.get(name) for name in ("image_size", "channels")})
     told = network.told
     if {"mean", "std"} & set(given):  # the two belong together
         told = {name: value for name, value in told.items() if name not in ("mean", "std")}
-    if told.get("info") and "class_names" in given:  # they are put into the order of the data that is named
-        told = {"classes": told["info"]["classes"], **told, "info": None}
+    if told.get("info") and "classes" in given:  # they are put into the order of the data that is named
+        told = {"outputs": told["info"]["classes"], **told, "info": None}
     known = {**told, **given}
     if not network.returns and "mean" not in known and "std" not in known:
         raise ValueError(
@@ -74,20 +78,21 @@ def load_classifier(
             "[0, 1], or imagenet, half, none"
         )
     must_be_told(FLAG, spec, known, NEEDED)
-    known["class_names"] = known.get("class_names") or _class_names(known)
+    known["classes"] = known.get("classes") or _classes(known)
     classifier, words = adapted(network.net, f"{FLAG} {spec}", device, known, scores, network.returns)
     made = {
         "dataset": known["dataset"],
         "image_size": known["image_size"],
         "info": known.get("info"),
-        "arch_kwargs": {"channels": known["channels"], "num_classes": len(known["class_names"])},
+        "arch_kwargs": {"channels": known["channels"], "num_classes": len(known["classes"])},
         "kind": f"{network.kind}: {words}; {in_words(known)}",
         "weights_sha256": network.weights,
+        "outputs": known.get("outputs"),
     }
     return classifier, made
 
 
-def _class_names(known: dict[str, Any]) -> list[str]:
+def _classes(known: dict[str, Any]) -> list[str]:
     """The classes of a classifier whose data set the command line does not name: those that its file describes, else
     their numbers."""
     if known.get("info"):
@@ -102,15 +107,16 @@ def recognised(spec: Path | str, device: torch.device | str, described: Mapping[
     if path.is_dir():
         net, told, words = load_folder(FLAG, path, known)
         return Network(net, f"a folder of Hugging Face, {words}", told, returns=False)
-    if path.is_file():
+    if path.is_file() and not is_onnx(path):
+        must_be_a_file(f"{FLAG} {spec}", path)
         kind = kind_of_file(path)
         if kind == "torchscript":
             return Network(load_torchscript(FLAG, path, device), "a TorchScript file")
         if kind == "program":
             net, told = load_program(FLAG, path, device)
             return Network(net, "a program of torch.export", told)
-        return None if path.suffix == ".onnx" else _weights(path, known)
-    return _named(str(spec), known) if ":" in str(spec) else None
+        return _weights(path, known)
+    return _named(str(spec), known) if is_function(spec) else None
 
 
 def _weights(path: Path, known: dict[str, Any]) -> Network | None:
@@ -127,7 +133,7 @@ def _named(spec: str, known: dict[str, Any]) -> Network | None:
     if isinstance(found, nn.Module):
         return Network(found, "a module", weights=digest_of(found))
     if not callable(found):
-        raise ValueError(f"{FLAG} {spec}: is {type(found).__name__}, neither a module nor a function")
+        return None
     on_tensors = may_want_tensors(found)
     if on_tensors is None:
         must_be_told(FLAG, spec, known, NEEDED)
@@ -139,19 +145,23 @@ def _ours_or_black_box(
     spec: Path | str, device: torch.device | str, scores: str, described: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A checkpoint of ours, or a black box behind the normalisation and the order of classes that the flags give."""
-    used = {
-        name: value for name, value in described.items() if name in ("dataset", "image_size", "channels", "num_classes")
-    }
+    used = {name: value for name, value in described.items() if name not in DESCRIBING}
     classifier, made = black_box.load_classifier(spec, device, scores, **used)
     given = [name for name in DESCRIBING if described.get(name)]
-    if not isinstance(classifier, black_box.QueriedClassifier) or "arch" in made:
+    if not is_foreign(spec):
         if given:
-            raise ValueError(f"--{given[0]}: {spec} is a checkpoint of ours, which says all this itself; leave it out")
+            flag = "classes" if given[0] == "outputs" else given[0]
+            raise ValueError(f"--{flag}: {spec} is a checkpoint of ours, which says all this itself; leave it out")
         return classifier, made
     _must_be_weights(spec, given)
-    known = {**described, "channels": made["arch_kwargs"]["channels"]}
-    black = in_order(classifier, known, [layer.to(device) for layer in layers_before(known)]) if given else classifier
-    return black, {**made, "kind": f"a function of a batch of arrays (black box): {scores}; {in_words(known)}"}
+    assert isinstance(classifier, black_box.QueriedClassifier)
+    known = {**described, **made["arch_kwargs"], "image_size": made["image_size"], "dataset": made["dataset"]}
+    if given:
+        known["classes"] = known.get("classes") or _classes({**known, "info": made["info"]})
+        classifier = in_order(classifier, known, [layer.to(device) for layer in layers_before(known)])
+    kind = "an ONNX file" if is_onnx(spec) else "a function of a batch of arrays"
+    words = f"{kind} (black box): {classifier.scores}; {in_words(known)}"
+    return classifier, {**made, "kind": words, "outputs": described.get("outputs")}
 
 
 def _must_be_weights(spec: Path | str, given: Iterable[str]) -> None:

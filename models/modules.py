@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.foreign import python_function
+from models.functions import object_of
 from models.outputs import last_line, probes, scores_of
 
 BATCHES = ("x", "xs", "images", "image", "batch", "inputs", "input", "imgs", "arrays", "pixels")  # what people call one
@@ -30,11 +30,11 @@ class OnTensors(nn.Module):
 
 
 def named_object(flag: str, spec: str) -> Any:
-    """What `package.module:name` names; a class of modules, or a function without arguments, is called, and what it
-    returns counts. Raises ValueError if it cannot be imported, or cannot be called so."""
-    found: Any = python_function(flag, spec)
-    is_class = isinstance(found, type) and issubclass(found, nn.Module)
-    if isinstance(found, nn.Module) or not callable(found):
+    """What `package.module:name` names; a class of modules, or a function without arguments, is called, and if it gives
+    a module or a callable, that counts. Raises ValueError if it cannot be imported, or cannot be called so."""
+    found = object_of(flag, spec)
+    is_class = isinstance(found, type)
+    if isinstance(found, nn.Module) or not callable(found) or (is_class and not issubclass(found, nn.Module)):
         return found
     needed, names = arguments(found)
     if is_class and needed:
@@ -45,11 +45,12 @@ def named_object(flag: str, spec: str) -> Any:
     if needed or (names and names[0] in BATCHES):
         return found
     try:
-        return found()
+        made = found()
     except Exception as error:  # whatever a foreign function raises
         if names and not is_class:  # it may be a function of a batch after all
             return found
         raise ValueError(f"{flag} {spec}: was called without arguments and failed: {last_line(error)}") from None
+    return made if callable(made) else found
 
 
 def arguments(function: Callable) -> tuple[int, list[str]]:

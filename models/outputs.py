@@ -47,6 +47,27 @@ class Answers(nn.Module):
         return torch.cat([torch.zeros_like(scores), scores], dim=1) if scores.shape[1] == 1 else scores
 
 
+class NoSuchPart(ValueError):
+    """A network does not return the part that was named."""
+
+
+class Part(nn.Module):
+    """`net` with the part of its output that is called `name`: the key of a dictionary, or an attribute."""
+
+    def __init__(self, net: nn.Module, name: str) -> None:
+        super().__init__()
+        self.net, self.name = net, name
+
+    def forward(self, x: Tensor) -> Any:
+        output = self.net(x)
+        if isinstance(output, Mapping) and self.name in output:
+            return output[self.name]
+        if not isinstance(output, (Mapping, Tensor)) and hasattr(output, self.name):
+            return getattr(output, self.name)
+        held = f" of {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise NoSuchPart(f"returned {type(output).__name__}{held}; --output {self.name} is no part of it")
+
+
 class Chosen(nn.Module):
     """Columns `[B, K]` → `[B, len(order)]` in this order: the outputs of the classes of a data set."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,8 +50,8 @@ class Pipeline:
     """The loaded parts of a pipeline and the images that it takes. `dataset` is the data set that the classifier was
     trained on, `info` its description if the checkpoint stores it (`catalogue.DatasetInfo.plain`, else None). `origins`
     maps each file to its training data (name, digest of the manifest), if the file stores that. `kind` says in words
-    what a classifier of somebody else's was recognised as, and `weights_sha256` is the digest of its weights if these
-    lie in no file that the command line names."""
+    what a classifier of somebody else's was recognised as, `weights_sha256` is the digest of its weights if these lie
+    in no file that the command line names, and `outputs` are the names of its outputs, if they were told."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -62,6 +63,7 @@ class Pipeline:
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     kind: str | None = None
     weights_sha256: str | None = None
+    outputs: Sequence[str] | None = None
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level: images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`. `compiled`
@@ -122,4 +124,5 @@ def load_pipeline(
         trained,
         made.get("kind"),
         made.get("weights_sha256"),
+        made.get("outputs"),
     )

@@ -25,7 +25,8 @@ class Program(nn.Module):
         self.graph, self.batch = graph, batch
 
     def train(self, mode: bool = True) -> Program:
-        self.training = mode  # a graph refuses to be asked
+        for module in self.modules():  # a graph refuses to be asked
+            module.training = mode
         return self
 
     def forward(self, x: Tensor) -> Any:

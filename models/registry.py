@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +16,11 @@ from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet, NAFNet4
 from models.device import prepare
 from models.diffusion import DiffusionDenoiser, read_diffusers
-from models.foreign import foreign
+from models.foreign import is_onnx
+from models.functions import is_function
 from models.imported import ImportedDenoiser, read_imported
 from models.libraries import classifier_of_library
+from models.onnx_files import metadata
 from models.programs import metadata_of
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import kind_of_file, read_tensors
@@ -100,7 +103,7 @@ def load_checkpoint(path: Path | str) -> dict:
     folder of diffusers, a denoiser `package.module:name`. Raises FileNotFoundError or ValueError that names it."""
     if Path(path).is_dir():
         return read_diffusers(Path(path))
-    if ":" in str(path) and not Path(path).exists():
+    if is_function(path):
         return read_imported(str(path))
     checkpoint = restoration_as_ours(as_ours(read_weights("", Path(path))))
     if not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
@@ -122,9 +125,10 @@ def export_checkpoint(path: Path | str, outfile: Path) -> None:
         name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
         for name, tensor in checkpoint["state_dict"].items()
     }
-    # Through a stream: given a path, torch writes its (temporary, random) name into the file.
-    with files.replacing(outfile) as temporary, temporary.open("wb") as stream:
-        torch.save(checkpoint, stream)
+    # Through a buffer: given a path, torch writes its (temporary, random) name into the file.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    files.write_bytes(outfile, content.getbuffer())
 
 
 def load_model(
@@ -175,8 +179,8 @@ def origin(path: Path | str) -> tuple[str, str] | None:
 
 def _described_in(path: Path | str) -> dict[str, Any]:
     """What a file of ours says of itself."""
-    if str(path).endswith(".onnx"):
-        return foreign("", path)[1]
+    if is_onnx(path):
+        return metadata("", Path(path))
     return metadata_of(Path(path)) if kind_of_file(path) == "program" else read_tensors(path, mmap=True)
 
 

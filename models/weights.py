@@ -103,7 +103,7 @@ def network_of(
     flag: str, path: Path, content: dict[str, Any], known: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any], str]:
     """The network `known["arch"]` with the weights of a file; what the file says of it (`channels`, `image_size`,
-    `mean`, `std`, `classes`); and in words where it found the weights. Raises ValueError."""
+    `mean`, `std`, `outputs`); and in words where it found the weights. Raises ValueError."""
     arch = known.get("arch") or arch_in(content)
     if arch is None:
         raise ValueError(
@@ -202,15 +202,15 @@ def normalisation_in(state: State) -> dict[str, list[float]]:
 
 
 def described(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`classes`, the names of the outputs in order, if a file holds them under a usual name."""
+    """`outputs`, the names of the outputs in order, if a file holds them under a usual name."""
     for name in ("classes", "class_names", "class_to_idx", "idx_to_class", "id2label", "labels"):
         held = content.get(name)
         if isinstance(held, Mapping) and held:
             pairs = held.items() if name != "class_to_idx" else [(number, label) for label, number in held.items()]
             if all(str(number).isdecimal() for number, _ in pairs):
-                return {"classes": [str(label) for _, label in sorted(pairs, key=lambda pair: int(pair[0]))]}
+                return {"outputs": [str(label) for _, label in sorted(pairs, key=lambda pair: int(pair[0]))]}
         elif isinstance(held, (list, tuple)) and held and all(isinstance(each, str) for each in held):
-            return {"classes": list(held)}
+            return {"outputs": list(held)}
     return {}
 
 

@@ -1,12 +1,13 @@
 """make_tables.py from the command line: the files of the contract, the stamp on synthetic data, every way to fail."""
 
+from common.script import start
+
 import csv
 import json
 from pathlib import Path
 
 import pytest
 
-from common import cli
 from make_tables import get_args_parser, main
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -36,7 +37,7 @@ def write_tsv(path: Path, lines: list[str], **settings) -> Path:
 
 
 def make_tables(*argv) -> None:
-    cli.run(get_args_parser, main, [str(arg) for arg in argv])
+    start(get_args_parser, main, [str(arg) for arg in argv])
 
 
 def fails(capsys, *argv) -> tuple[int, str]:
@@ -421,7 +422,7 @@ def test_full_disk_leaves_the_earlier_file_whole(two, tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(Path, "write_bytes", half)
     code, line = fails(capsys, "--add", two[0], "--outdir", out)
-    assert (code, "No space left on device" in line) == (1, True)
+    assert (code, "the disk is full" in line) == (1, True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -286,7 +286,7 @@ def test_refused(fails, world, pipeline, data_dir, tmp_path):
     Path("text", "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
     refuses("text", "UNet2DConditionModel", flags=("--denoiser", "text"))
     refuses("Grey", "returned shape", flags=("--denoiser", "denoisers_of_mine:Grey"))
-    refuses("number", "is int", flags=("--denoiser", "denoisers_of_mine:number"))
+    refuses("number", "is function", flags=("--denoiser", "denoisers_of_mine:number"))
     refuses("--denoiser_scale", "none", flags=("--denoiser", pipeline["mse"], "--denoiser_scale", "unit"))
     refuses("--denoiser_scale", "no denoiser", flags=("--denoiser_scale", "unit"))
 

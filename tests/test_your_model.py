@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import shlex
 import sys
@@ -240,9 +241,10 @@ def input_flags(data_dir: Path) -> tuple:
     return ("--dataset", "Phantom_MRI", "--data_dir", data_dir, "--image_size", SIZE, "--channels", 3)
 
 
-def certified(path: Path) -> list[list[str]]:
+def certified(path: Path) -> list[tuple[str, str, str, float]]:
     """idx, label, predict, radius of each line of a table."""
-    return [line.split("\t")[:4] for line in path.read_text().splitlines()[1:]]
+    lines = [line.split("\t")[:4] for line in path.read_text().splitlines()[1:]]
+    return [(index, label, answer, float(radius)) for index, label, answer, radius in lines]
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +264,17 @@ def certify(data_dir, tmp_path_factory):
         return certified(known[key])
 
     return run
+
+
+def by_hand(own: Callable, data_dir: Path) -> list[tuple[str, str, str, float]]:
+    """What `certify` returns, by `core.Smooth` on the library's own call."""
+    data, rows = get_dataset("Phantom_MRI", "test", SIZE, None, 3, data_dir), []
+    smoothed = Smooth(own, 4, 0.25, seed=0, noise="exact")
+    for i in range(2):
+        with torch.no_grad():
+            answer, radius = smoothed.certify(data[i][0], 20, 100, 0.001, 60, i)
+        rows.append((str(i), str(data[i][1]), str(answer), math.floor(radius * 1e6) / 1e6))  # rounded down
+    return rows
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -287,20 +300,67 @@ def test_answers_gradients_and_certificates(way, world, data_dir, certify, capsy
     if ours is not None:
         assert found == certify("--classifier", ours, "--data_dir", data_dir)
     else:
-        data = get_dataset("Phantom_MRI", "test", SIZE, None, 3, data_dir)
-        smoothed = Smooth(own, 4, 0.25, seed=0, noise="exact")
-        with torch.no_grad():
-            expected = [smoothed.certify(data[i][0], 20, 100, 0.001, 60, i) for i in range(2)]
-        assert [int(row[2]) for row in found] == [answer for answer, _ in expected]
-        for row, (_, radius) in zip(found, expected, strict=True):
-            assert float(row[3]) == pytest.approx(radius, abs=1e-5)
+        assert found == by_hand(own, data_dir)
+
+
+@pytest.fixture(scope="module")
+def onnx_files(world):
+    """timm's test_resnet three times: it takes NHWC, 8-bit levels that it normalises itself, four images at a time."""
+    timm, onnx = pytest.importorskip("timm"), pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net = timm.create_model("test_resnet", num_classes=4)
+    lively(net, net.fc)
+    dynamic = ({0: torch.export.Dim("batch")},)
+    written = torch.onnx.export(
+        net, (images(2, 0),), input_names=["x"], output_names=["y"], dynamo=True, dynamic_shapes=dynamic, verbose=False
+    )
+    made, kinds = onnx.helper.make_node, onnx.TensorProto
+
+    def save(name: str, kind: int, shape: list, *first) -> None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(written.model_proto)
+        graph = proto.graph
+        del graph.input[:]
+        graph.input.append(onnx.helper.make_tensor_value_info("given" if first else "x", kind, shape))
+        nodes = [*first, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        for value, number in (("top", 255.0), ("half", 0.5)):
+            graph.initializer.append(onnx.helper.make_tensor(value, kinds.FLOAT, [], [number]))
+        onnx.save(proto, name)
+
+    save("nhwc.onnx", kinds.FLOAT, ["n", SIZE, SIZE, 3], made("Transpose", ["given"], ["x"], perm=[0, 3, 1, 2]))
+    steps = [made("Cast", ["given"], ["f"], to=kinds.FLOAT), made("Div", ["f", "top"], ["u"])]
+    steps += [made("Sub", ["u", "half"], ["c"]), made("Div", ["c", "half"], ["x"])]
+    save("uint8.onnx", kinds.UINT8, ["n", 3, SIZE, SIZE], *steps)
+    save("fixed.onnx", kinds.FLOAT, [4, 3, SIZE, SIZE])
+    own = normalised(net, "half")
+    return own, checkpoint(Path("onnx.pth.tar"), "timm/test_resnet", own)
+
+
+@pytest.mark.filterwarnings("ignore:.*takes levels from 0 to 255")
+@pytest.mark.parametrize("name", sorted(BLACK_BOXES))
+def test_onnx_files_answer_and_are_certified_alike(name, onnx_files, data_dir, certify):
+    own, ours = onnx_files
+    flags = [*FLAGS[name], *input_flags(data_dir)]
+    parsed = AE_DS_verify.get_args_parser().parse_args([*map(str, flags), "--sigma", "1"])
+    pipeline = open_pipeline(parsed, select_device("cpu"))
+    assert isinstance(pipeline.classifier, QueriedClassifier)
+    x = (images(6, seed=5) * 255).round() / 255
+    with torch.no_grad():
+        torch.testing.assert_close(pipeline.classifier(x), own(x), atol=1e-5, rtol=1e-4)
+    if name == "uint8.onnx":  # it cuts off noise beyond 0 and 1
+        assert certify(*flags) == by_hand(lambda x: own((x.clamp(0, 1) * 255).round() / 255), data_dir)
+    else:
+        assert certify(*flags) == certify("--classifier", ours, "--data_dir", data_dir)
 
 
 # ---- what the file says, and what it means ---------------------------------------------------------------------------
 
 
 def load(spec, **described):
-    known = {"dataset": "Phantom_MRI", "num_classes": 4, "class_names": CLASSES, "image_size": SIZE, "channels": 3}
+    known = {"dataset": "Phantom_MRI", "num_classes": 4, "classes": CLASSES, "image_size": SIZE, "channels": 3}
     return load_classifier(spec, **{**known, **described})
 
 
@@ -435,17 +495,36 @@ def test_probabilities_become_logarithms(modules):
 
 @pytest.mark.parametrize("name", ["Logit", "Probability"])
 def test_one_output_means_two_classes(name, modules):
-    classifier, made = load(f"kinds_of_nets:{name}", num_classes=2, class_names=("well", "ill"))
+    classifier, made = load(f"kinds_of_nets:{name}", num_classes=2, classes=("well", "ill"))
     assert made["arch_kwargs"]["num_classes"] == 2
     x = images(3, seed=2)
     logit = modules.Logit().eval()(x)
     torch.testing.assert_close(classifier(x).softmax(1)[:, 1:], logit.sigmoid(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "words"), [("Random", "stays random"), ("OfTheBatch", "other images of the batch")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("Random", "stays random"), ("OfTheBatch", "other images are in the batch")]
+)
 def test_what_stays_random_is_reported(name, words, modules):
-    with pytest.warns(UserWarning, match=words):
+    with pytest.raises(ValueError, match=f"kinds_of_nets:{name}: answers differently .*{words}"):
         load(f"kinds_of_nets:{name}")
+
+
+def test_a_little_randomness_is_a_warning(modules):
+    net = modules.Net()
+    net.head.register_forward_hook(lambda module, given, output: output + 1e-3 * torch.randn_like(output))
+    modules.shaky = net
+    with pytest.warns(UserWarning, match="some votes may change"):
+        load("kinds_of_nets:shaky")
+
+
+def test_a_part_that_is_named(modules):
+    x = images(3, seed=2)
+    expected = modules.Net().eval()(x)
+    torch.testing.assert_close(load("kinds_of_nets:Dictionary", output="logits")[0](x), expected, atol=1e-5, rtol=1e-5)
+    for output, words in (("features", "returned shape"), ("nothing", "--output nothing is no part of it")):
+        with pytest.raises(ValueError, match=words):
+            load("kinds_of_nets:Dictionary", output=output)
 
 
 @pytest.mark.parametrize("name", ["NoGradients", "Labels", "on_arrays"])
@@ -462,7 +541,7 @@ def test_order_and_colours(modules):
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in NAMED["imagenet"])
     order = [CLASSES[label] for label in (2, 0, 3, 1)]
     net, boxed = modules.Net().eval(), modules.on_arrays
-    told = {"mean": ["imagenet"], "bgr": True, "classes": order}
+    told = {"mean": ["imagenet"], "bgr": True, "outputs": order}
     given = (x.flip(1) - mean) / std
     place = [order.index(name) for name in CLASSES]
     torch.testing.assert_close(load("kinds_of_nets:net", **told)[0](x), net(given)[:, place], atol=1e-5, rtol=1e-5)
@@ -510,7 +589,7 @@ def test_refused(fails, modules, data_dir):
     refuses("fails_on_both", "on an array", "on a tensor", flags=of("fails_on_both"))
     refuses("Labels", "--scores labels", flags=of("Labels"))
     refuses("Needs", "constructor needs arguments", flags=of("Needs"))
-    refuses("number", "neither a module nor a function", flags=of("number"))
+    refuses("number", "cannot be called", flags=of("number"))
     refuses("--arch", "only for a file of weights", flags=of("net", "--arch", "resnet18"))
     refuses("--classes", "called a, b, c, d", "glioma_tumor", flags=of("net", "--classes", "a", "b", "c", "d"))
     refuses("--mean", "2 values", flags=of("net", "--mean", 0.5, 0.5, "--std", 0.5))
