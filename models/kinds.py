@@ -94,6 +94,8 @@ def known_of(spec: Path | str, network: Network, given: dict[str, Any]) -> dict[
             "[0, 1], or imagenet, half, none"
         )
     must_be_told(FLAG, spec, known, NEEDED)
+    if not known.get("classes") and "outputs" not in given:  # nothing that the names in the file could be compared with
+        known.pop("outputs", None)
     return {**known, "classes": known.get("classes") or _classes(known)}
 
 
