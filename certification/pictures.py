@@ -17,9 +17,11 @@ from common import files
 from datasets import ImageDataset
 from evaluation.certificates import Certification
 from evaluation.report.explorer import by_risk, tiles
+from evaluation.report.page import answers_html
 from evaluation.report.sources import Sources, noise_key, pictured
 from evaluation.report.story import scale
-from imaging.images import read_image, to_array
+from imaging.catalogue import DatasetInfo
+from imaging.images import find_images, read_image, to_array, with_slice
 from models import Pipeline, load_front
 from models.inference import frozen
 from smoothing.noise import Noise
@@ -206,14 +208,23 @@ def draw(
     return notes, missing
 
 
-def of_files(pipeline: Pipeline, settings: Mapping, images: Mapping[str, np.ndarray]) -> dict[str, dict[str, str]]:
-    """For single files: the pictures `clean`, `noisy` and `denoised` of each, given as uint8 `[C, H, W]`, at the first
-    sigma."""
-    found = {}
-    for index, (name, pixels) in enumerate(images.items()):
-        image = torch.from_numpy(pixels.astype("float32") / 255)
-        noisy, restored = under_noise(image, settings, index, None if pipeline.denoiser is None else pipeline.denoiser)
-        found[name] = {"clean": encoded(pixels), "noisy": encoded(shown(noisy))}
-        if restored is not None:
-            found[name]["denoised"] = encoded(shown(restored))
-    return found
+def page_of_files(
+    pipeline: Pipeline,
+    info: DatasetInfo,
+    settings: dict,
+    sigma: float,
+    paths: Sequence[Path],
+    answers: Sequence[dict],
+    statement: str,
+    device: torch.device,
+) -> str:
+    """The page about single files (--predict): their `answers`, what these prove (`statement`), and pictures at one
+    `sigma`."""
+    found: Pictures = {}
+    for index, path in enumerate(map(with_slice, find_images(paths))):
+        pixels = to_array(read_image(path, info.window), pipeline.image_size, pipeline.channels, info.fit)
+        image = torch.from_numpy(pixels.astype("float32") / 255).to(device)
+        noisy, restored = under_noise(image, {**settings, "sigma": sigma}, index, pipeline.denoiser)
+        own = {"clean": pixels, "noisy": shown(noisy)} | ({} if restored is None else {"denoised": shown(restored)})
+        found[str(path)] = {kind: encoded(each) for kind, each in own.items()}
+    return answers_html(answers, settings, statement, found)

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from evaluation.certificates import ABSTAIN, rms_grey_levels
 from evaluation.report import charts, story
 from evaluation.report.card import card, limits, percent
 from evaluation.report.explorer import STATES, explorer, sampling_note, tiles
@@ -37,7 +38,9 @@ def report_html(sources: Sources, pictures: Mapping[str, Mapping[str, str]], not
     """The page. `pictures` are those of `certification.pictures`; `notes` say what they lack."""
     accuracy = certified_accuracy_records(sources.certifications, sources.radii)
     clinical = clinical_records(sources.certifications, sources.radii)
+    main = sources.main
     grouped = [each for each in sources.certifications if has_groups(each)]
+    drawn = [each for each in grouped if each.sigma == main.sigma or each.name == main.name]  # the table has all
     attacked = story.under_attack(sources)
     shown = tiles(sources)
     data = explorer(sources, shown)
@@ -49,7 +52,7 @@ def report_html(sources: Sources, pictures: Mapping[str, Mapping[str, str]], not
             style=_style(),
             script=_script(),
             sources=sources,
-            main=sources.main,
+            main=main,
             radius=sources.radius,
             answer=story.answer(sources),
             facts=story.data(sources),
@@ -60,7 +63,7 @@ def report_html(sources: Sources, pictures: Mapping[str, Mapping[str, str]], not
             empirical=empirical_table(empirical_records(sources.reports)) if _attacked(sources) else None,
             notes=certified_notes(sources.certifications, sources.radii),
             certified_panels=charts.certified_panels(sources.certifications, sources.radius),
-            clinical_panels=charts.clinical_panels(grouped, sources.radius),
+            clinical_panels=charts.clinical_panels(drawn, sources.radius),
             attacked=attacked,
             attack_panels=charts.attack_panels(
                 [(one["each"], one["claim"]) for one in attacked if one["claim"].name == "class"], sources.radius
@@ -95,11 +98,14 @@ def answers_html(
     answers: Sequence[dict], settings: dict, statement: str, pictures: Mapping[str, Mapping[str, str]]
 ) -> str:
     """The page about a person's own files (AE_DS_verify.py --predict): a section for each file. `answers` are those of
-    `certification.answers`, `statement` is what they prove, and `pictures` has for each file clean, noisy, denoised."""
+    `certification.run.certify_files`, `statement` is what they prove, and `pictures` has for each file clean, noisy and
+    denoised."""
     by_file: dict[str, list[dict]] = {}
     for one in answers:
         by_file.setdefault(one["file"], []).append(one | {"bars": _bars(one["votes"])})
-    longest = max([one[key] for one in answers for key in ("radius", "group_radius")] + [settings["sigma"][0]])
+    radii = [one.get(key, 0.0) for one in answers for key in ("radius", "group_radius")]
+    grouped = any(one.get("group", ABSTAIN) != ABSTAIN for one in answers)
+    longest = 1.06 * max([*radii, *(settings.get("radii") or []), 0.1])
     return (
         _environment()
         .get_template("answers.html")
@@ -107,10 +113,11 @@ def answers_html(
             policy=POLICY,
             style=_style(),
             by_file=by_file,
-            settings=settings,
+            settings=settings | {"has_groups": grouped},
             statement=statement,
             pictures=pictures,
             longest=longest,
+            marks=charts.ticks(longest),
             values=settings["channels"] * settings["image_size"] ** 2,
         )
     )
@@ -163,6 +170,7 @@ def _environment() -> Environment:
         "in_script": in_script,
         "md": markdown,
         "spark": spark,
+        "grey_levels": rms_grey_levels,
     }
     made.filters |= filters
     return made

@@ -6,6 +6,7 @@
   const STATES = ["right", "wrong", "uncertified", "abstained"];
   const SAID = { right: "certified right", wrong: "certified wrong", uncertified: "not certified at r", abstained: "abstained", unknown: "not among the certified images" };
   const SIGNS = { right: "✓", wrong: "×", uncertified: "–", abstained: "?" };
+  const MOST = 60; // tiles on each side of a comparison
   const FIRST = 240; // tiles at first; the page stays short, and one button shows all
   const state = { cert: D.main, stop: D.start, filter: 0, show: new Set(STATES), sort: "risk", find: "", image: null, limit: FIRST };
   const $ = (id) => document.getElementById(id);
@@ -110,6 +111,22 @@
     const reading = $("reading");
     reading.replaceChildren(make("b", {}, `r = ${radiusText(r)}`), known ? grey : `${grey}. Beyond r = ${cert.asked} no draws were taken to decide anything for this pipeline.`);
     $("radius").setAttribute("aria-valuetext", `r = ${radiusText(r)}`);
+    drawWorst(r);
+  }
+  // Beside r: the worst change of about that length that an attack found, as it is and ten times as strong.
+  const worsts = [...document.querySelectorAll(".step[data-length]")].filter((step) => step.querySelector("img"));
+  let worstShown = null;
+  function drawWorst(r) {
+    if (!worsts.length) return;
+    const length = (step) => Number(step.dataset.length);
+    const inside = worsts.filter((step) => length(step) <= r + 1e-9);
+    const step = inside.length ? inside.at(-1) : worsts[0];
+    if (step === worstShown) return;
+    worstShown = step;
+    const [, , once, tenfold] = step.querySelectorAll("img");
+    const copy = (image, alt) => make("img", { src: image.src, alt });
+    $("worst").hidden = false;
+    $("worst").replaceChildren(copy(once, "the change"), copy(tenfold, "the change, ten times as strong"), make("span", {}, `${inside.length ? "The worst change up to this length that an attack found" : "No attack found a change this short; the shortest that fooled an image"} (length ${length(step).toFixed(3)}): as it is, and ten times as strong.`));
   }
   const across = (stop) => (1000 * stop) / Math.max(1, D.stops.length - 1);
   function drawSkyline() {
@@ -224,7 +241,7 @@
     };
     const close = make("button", { type: "button" }, "Close");
     close.addEventListener("click", () => dialog.close());
-    const title = make("h3", { id: "detail-title" }, make("span", { class: `sign ${now}`, "aria-hidden": "true" }, SIGNS[now] || ""), ` Image ${idx}: ${className(D.images.label[i])}`);
+    const title = make("h3", { id: "detail-title", tabindex: "-1" }, make("span", { class: `sign ${now}`, "aria-hidden": "true" }, SIGNS[now] || ""), ` Image ${idx}: ${className(D.images.label[i])}`);
     const answer = cert.predict[i] === null ? "This pipeline was not certified on this image." : cert.predict[i] < 0 ? `${cert.name} (σ = ${cert.sigma}) abstains.` : `${cert.name} (σ = ${cert.sigma}) answers ${className(cert.predict[i])}: ${SAID[now]}${now === "uncertified" ? ` = ${radiusText(D.stops[state.stop])}` : ""}.`;
     const worst = pictured(cert, idx), nearestTry = closest(cert, idx);
     const noise = cert.noise ? `noisy ${cert.noise}` : "";
@@ -247,13 +264,14 @@
       const said = stateAt(one, i, D.stops[state.stop]);
       return make("tr", { class: n === state.cert ? "main" : "" }, make("th", { scope: "row" }, `${one.name}, σ = ${one.sigma}`), make("td", {}, className(one.predict[i])), make("td", { class: "n" }, radiusText(one.radius[i])), make("td", {}, isKnown(one, state.stop) ? SAID[said] : "not tried at r"));
     }));
-    const table = make("div", { class: "wide" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "pipeline"), make("th", { scope: "col" }, "answer"), make("th", { scope: "col", class: "n" }, "radius"), make("th", { scope: "col" }, `at r = ${radiusText(D.stops[state.stop])}`))), others));
+    const table = make("div", { class: "wide" }, make("table", { class: "keep" }, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "pipeline"), make("th", { scope: "col" }, "answer"), make("th", { scope: "col", class: "n" }, "radius"), make("th", { scope: "col" }, `at r = ${radiusText(D.stops[state.stop])}`))), others));
     dialog.replaceChildren(
       make("div", { class: "head" }, title, make("div", {}, step("←", "previous image", listed[place - 1]), step("→", "next image", place < 0 ? undefined : listed[place + 1]), close)),
       make("p", { class: "file" }, D.images.name[i]), make("p", {}, answer), shots, make("div", { class: "pairwise" }, left, right), make("h4", {}, "The same image, all pipelines"), table);
     for (const label of dialog.querySelectorAll(".wide table")) relabel(label);
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
+    title.focus();
   }
   function open(i) {
     state.image = i;
@@ -367,6 +385,12 @@
       const a = Number($("first").value), b = Number($("second").value), k = Number($("at").value);
       const told = D.pairs[`${a}-${b}`] || D.pairs[`${b}-${a}`], found = told[k];
       const r = D.stops[D.radii[k]], [one, two] = [D.certs[a], D.certs[b]];
+      const named = [["first", one], ["second", two]];
+      for (const [id, cert] of named) {
+        const name = `${cert.name}${one.sigma === two.sigma ? "" : `, σ = ${cert.sigma}`}`;
+        $(`${id}-right`).textContent = `${name} ✓`;
+        $(`${id}-not`).textContent = `${name}: not`;
+      }
       if (!found) {
         for (const id of ["both", "only-first", "only-second", "neither"]) $(id).textContent = "–";
         $("verdict").textContent = "One of them was not tried at this radius.";
@@ -378,13 +402,15 @@
       }
       for (const [id, mine, other] of [["only-first", one, two], ["only-second", two, one]]) {
         const places = found ? D.images.idx.map((_, i) => i).filter((i) => stateAt(mine, i, r) === "right" && stateAt(other, i, r) !== "right") : [];
-        $(`${id}-title`).textContent = `Only ${mine.name}${mine.sigma === other.sigma ? "" : `, σ = ${mine.sigma}`}`;
-        $(`${id}-tiles`).replaceChildren(...places.slice(0, 120).map((i) => {
+        const whose = `Only ${mine.name}${mine.sigma === other.sigma ? "" : `, σ = ${mine.sigma}`}`;
+        $(`${id}-title`).replaceChildren(whose, make("span", { class: "soft" }, places.length > MOST ? ` the first ${MOST} of ${places.length}` : ""));
+        $(`${id}-tiles`).replaceChildren(...places.slice(0, MOST).map((i) => {
           const element = tile(i).cloneNode(true);
           element.firstChild.tabIndex = 0;
           dress(element.firstChild, other, i, r);
           return element;
         }));
+        if (!places.length) $(`${id}-tiles`).replaceChildren(make("li", { class: "soft" }, "none"));
       }
     };
     $("first").addEventListener("change", () => { choose(Number($("second").value)); draw(); });

@@ -47,7 +47,7 @@ class AttackedSet:
         targets = {
             "base": "the classifier alone",
             "defended": "denoiser and classifier",
-            "smoothed": "votes under noise",
+            "smoothed": "the vote under noise",
         }
         return f"{self.settings.get('attack', 'attack')} ({budget}) on {targets.get(self.settings['target'], '?')}"
 
