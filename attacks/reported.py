@@ -23,6 +23,8 @@ def images_of(
         return None, None, [f"{about.path}: no settings say which images these are, so the page has none"]
     name, split, takes = s["dataset"], s["split"], (s["image_size"], s["channels"])
     dataset: ImageDataset | None = None
+    if not (prepared := data_dir / name / "manifest.csv").is_file():
+        return None, None, [f"the images are not here, so the page has none ({prepared} is missing)"]
     try:
         if split in SPLITS:
             manifest = read_manifest(name, data_dir)

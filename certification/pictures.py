@@ -27,19 +27,20 @@ from models.inference import frozen
 from smoothing.noise import Noise
 
 LARGEST = 224  # px: pictures of larger images are made smaller
-QUALITY = 90  # of WebP
+SMALL = 96  # px: up to here pictures can be exact; those of larger images would take too much room
+QUALITY = 90  # of WebP, where it is not exact
 STRONGER = 10  # times: how much a perturbation is enlarged to be seen
 
 Pictures = dict[str, dict[str, str]]  # kind → image → data URI
 
 
-def encoded(pixels: np.ndarray) -> str:
-    """uint8 `[C, H, W]` as a data URI (WebP), no larger than `LARGEST`."""
+def encoded(pixels: np.ndarray, exact: bool = False) -> str:
+    """uint8 `[C, H, W]` as a data URI (WebP), no larger than `LARGEST`; `exact` keeps every pixel of a small image."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     if max(image.size) > LARGEST:
         image.thumbnail((LARGEST, LARGEST))
     stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=QUALITY, method=4)
+    image.save(stream, "WEBP", quality=QUALITY, method=4, lossless=exact and max(image.size) <= SMALL)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -103,7 +104,7 @@ class Album:
     def add(self, kind: str, idx: object, pixels: np.ndarray) -> None:
         own = self.pictures.setdefault(kind, {})
         if str(idx) not in own:
-            own[str(idx)] = encoded(pixels)
+            own[str(idx)] = encoded(pixels, kind == "clean" or kind.startswith("attacked"))
             self.room -= len(own[str(idx)]) + 16
 
     @property
@@ -226,5 +227,5 @@ def page_of_files(
         image = torch.from_numpy(pixels.astype("float32") / 255).to(device)
         noisy, restored = under_noise(image, {**settings, "sigma": sigma}, index, pipeline.denoiser)
         own = {"clean": pixels, "noisy": shown(noisy)} | ({} if restored is None else {"denoised": shown(restored)})
-        found[str(path)] = {kind: encoded(each) for kind, each in own.items()}
+        found[str(path)] = {kind: encoded(each, kind == "clean") for kind, each in own.items()}
     return answers_html(answers, settings, statement, found)

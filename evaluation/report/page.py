@@ -105,7 +105,7 @@ def answers_html(
         by_file.setdefault(one["file"], []).append(one | {"bars": _bars(one["votes"])})
     radii = [one.get(key, 0.0) for one in answers for key in ("radius", "group_radius")]
     grouped = any(one.get("group", ABSTAIN) != ABSTAIN for one in answers)
-    longest = 1.06 * max([*radii, *(settings.get("radii") or []), 0.1])
+    longest = 1.2 * max([*radii, 0.1])
     return (
         _environment()
         .get_template("answers.html")
@@ -171,6 +171,7 @@ def _environment() -> Environment:
         "md": markdown,
         "spark": spark,
         "grey_levels": rms_grey_levels,
+        "base_name": lambda path: re.split(r"[\\/]", path)[-1],
     }
     made.filters |= filters
     return made
