@@ -8,7 +8,7 @@
   const SIGNS = { right: "✓", wrong: "×", uncertified: "–", abstained: "?" };
   const MOST = 60; // tiles on each side of a comparison
   const FIRST = 240; // tiles at first; the page stays short, and one button shows all
-  const state = { cert: D.main, stop: D.start, filter: 0, show: new Set(STATES), sort: "risk", find: "", image: null, limit: FIRST };
+  const state = { cert: D.main, stop: D.start, filter: 0, show: new Set(STATES), sort: "risk", find: "", image: null, all: false };
   const $ = (id) => document.getElementById(id);
   const words = (name) => name.replaceAll("_", " ").trim() || name;
   const className = (label) => (label < 0 ? "abstained" : words(D.classes[label]));
@@ -46,53 +46,70 @@
   const tiles = new Map(); // place of an image → its element, made once
   function tile(i) {
     if (!tiles.has(i)) {
-      const idx = D.images.idx[i];
-      const source = pictureOf("clean", idx);
-      const inside = source ? make("img", { src: source, alt: "", decoding: "async" }) : make("span", { class: "number" }, String(idx));
-      const button = make("button", { type: "button", class: "tile", tabindex: "-1" }, inside);
+      const button = make("button", { type: "button", class: "tile", tabindex: "-1" });
       button.dataset.place = i;
       tiles.set(i, make("li", {}, button));
     }
     return tiles.get(i);
   }
+  const dressed = new WeakMap(); // a tile → the state and the certification that it shows
   function dress(button, cert, i, r) {
-    const now = stateAt(cert, i, r);
+    const now = stateAt(cert, i, r), before = dressed.get(button);
+    if (before && before[0] === now && before[1] === cert) return; // most tiles stay as they are from one r to the next
+    dressed.set(button, [now, cert]);
+    const idx = D.images.idx[i];
+    if (!button.firstChild) {
+      const source = pictureOf("clean", idx);
+      button.append(source ? make("img", { src: source, alt: "", decoding: "async" }) : make("span", { class: "number" }, String(idx)));
+    }
     button.className = `tile ${now}`;
     const radius = cert.predict[i] >= 0 && cert.predict[i] !== null ? `, answers ${className(cert.predict[i])} with radius ${radiusText(cert.radius[i])}` : "";
-    button.setAttribute("aria-label", `image ${D.images.idx[i]}, ${className(D.images.label[i])}: ${SAID[now]}${radius}`);
+    button.setAttribute("aria-label", `image ${idx}, ${className(D.images.label[i])}: ${SAID[now]}${radius}`);
   }
 
-  let listed = []; // places of the images that pass the filters, in order
-  function list() {
-    const cert = D.certs[state.cert], labels = new Set(D.filters[state.filter].labels), r = D.stops[state.stop];
-    const find = state.find.trim().toLowerCase();
+  let ordered = [], order = ""; // places of all images of this certification, and what they are ordered by
+  let listed = []; // of them those that pass the filters
+  function arrange() {
+    const cert = D.certs[state.cert];
+    if (order === `${state.cert} ${state.sort}`) return;
+    order = `${state.cert} ${state.sort}`;
     const keys = { risk: (i) => cert.risk[i], radius: (i) => (cert.predict[i] < 0 ? -1 : cert.radius[i]), number: (i) => D.images.idx[i] };
     const key = keys[state.sort];
-    const all = state.show.size === STATES.length;
-    listed = [];
-    for (let i = 0; i < D.images.idx.length; i++) {
-      if (cert.predict[i] === null || !labels.has(D.images.label[i])) continue;
-      if (find && !String(D.images.idx[i]).startsWith(find) && !D.images.name[i].toLowerCase().includes(find)) continue;
-      if (!all && !state.show.has(stateAt(cert, i, r))) continue;
-      listed.push(i);
-    }
-    listed.sort((a, b) => key(a) - key(b) || a - b);
+    ordered = D.images.idx.map((_, i) => i).filter((i) => cert.predict[i] !== null).sort((a, b) => key(a) - key(b) || a - b);
   }
+  function list() {
+    const cert = D.certs[state.cert], labels = new Set(D.filters[state.filter].labels), r = D.stops[state.stop];
+    const find = state.find.trim().toLowerCase(), all = state.show.size === STATES.length;
+    const found = (i) => !find || String(D.images.idx[i]).startsWith(find) || D.images.name[i].toLowerCase().includes(find);
+    listed = ordered.filter((i) => labels.has(D.images.label[i]) && found(i) && (all || state.show.has(stateAt(cert, i, r))));
+  }
+  let drawn = 0; // how many of the listed are drawn; the others follow, some in each frame, once all are asked for
   function drawTiles(anew) {
     const cert = D.certs[state.cert], r = D.stops[state.stop];
-    if (anew) list();
-    const shown = listed.slice(0, state.limit);
-    const elements = shown.map(tile);
-    shown.forEach((i, n) => dress(elements[n].firstChild, cert, i, r));
     if (anew) {
-      $("tiles").replaceChildren(...elements);
-      for (const element of elements) element.firstChild.tabIndex = -1;
-      if (elements.length) elements[0].firstChild.tabIndex = 0;
-      $("more").hidden = listed.length <= state.limit;
-      $("more").textContent = `Show all ${listed.length.toLocaleString("en")} images`;
+      arrange();
+      list();
+      drawn = Math.min(FIRST, listed.length);
+      $("tiles").replaceChildren(...listed.slice(0, drawn).map(tile));
+      if (listed.length) reachable(tile(listed[0]).firstChild);
+      if (state.all) drawRest(listed);
     }
+    for (const i of listed.slice(0, drawn)) dress(tile(i).firstChild, cert, i, r);
+    $("more").hidden = state.all || listed.length <= FIRST;
+    $("more").textContent = `Show all ${listed.length.toLocaleString("en")} images`;
     const sample = D.images.idx.length < D.all ? " shown of the sample" : "";
-    $("summary").textContent = `${listed.length.toLocaleString("en")} images${sample} pass the filters${listed.length > state.limit ? `; the first ${state.limit} are drawn` : ""}.`;
+    $("summary").textContent = `${listed.length.toLocaleString("en")} images${sample} pass the filters${$("more").hidden ? "" : `; the first ${FIRST} are drawn`}.`;
+  }
+  function drawRest(of) {
+    requestAnimationFrame(() => {
+      if (of !== listed || drawn >= listed.length) return; // other filters since, or done
+      const cert = D.certs[state.cert], r = D.stops[state.stop];
+      const next = listed.slice(drawn, drawn + FIRST);
+      $("tiles").append(...next.map(tile));
+      for (const i of next) dress(tile(i).firstChild, cert, i, r);
+      drawn = Math.min(drawn + FIRST, listed.length);
+      drawRest(of);
+    });
   }
 
   // ---- the dial: r, and what is proved there ----
@@ -168,15 +185,16 @@
     const hash = location.hash.slice(1);
     if (!hash.includes("=")) return false;
     const told = new URLSearchParams(hash);
-    const wanted = D.certs.findIndex((cert) => cert.name === (told.get("pipeline") ?? D.certs[state.cert].name) && (!told.has("sigma") || cert.sigma === Number(told.get("sigma"))));
+    const number = (key) => (told.get(key) ? Number(told.get(key)) : NaN); // of an empty text: none, not 0
+    const wanted = D.certs.findIndex((cert) => cert.name === (told.get("pipeline") ?? D.certs[state.cert].name) && (!told.has("sigma") || cert.sigma === number("sigma")));
     if (wanted >= 0) state.cert = wanted;
-    if (told.has("r")) state.stop = nearest(Number(told.get("r")));
+    if (told.has("r")) state.stop = nearest(number("r"));
     const filter = D.filters.findIndex((one) => one.name === told.get("class"));
     state.filter = Math.max(0, filter);
     const show = (told.get("show") ?? "").split(",").filter((name) => STATES.includes(name));
     state.show = new Set(show.length ? show : STATES);
     if (["risk", "radius", "number"].includes(told.get("sort"))) state.sort = told.get("sort");
-    const place = told.has("image") ? D.images.idx.indexOf(Number(told.get("image"))) : -1;
+    const place = D.images.idx.indexOf(number("image"));
     state.image = place < 0 ? null : place;
     return true;
   }
@@ -328,7 +346,7 @@
     $("sort").addEventListener("change", (event) => { state.sort = event.target.value; update(true); });
     $("find").addEventListener("input", (event) => { state.find = event.target.value; update(true); });
     $("radius").addEventListener("input", (event) => { state.stop = Number(event.target.value); update(false); });
-    $("more").addEventListener("click", () => { state.limit = Infinity; drawTiles(true); });
+    $("more").addEventListener("click", () => { state.all = true; $("more").hidden = true; drawRest(listed); });
     const opened = (event) => { const button = event.target.closest(".tile"); if (button) open(Number(button.dataset.place)); };
     for (const each of document.querySelectorAll("#tiles, .differing")) each.addEventListener("click", opened);
     $("tiles").addEventListener("keydown", walk);
@@ -345,9 +363,14 @@
     });
     window.addEventListener("hashchange", () => { if (recall()) { update(true); if (state.image !== null) detail(); else if ($("detail").open) $("detail").close(); } });
   }
+  let tabStop = null; // the one tile that Tab reaches; arrow keys go on from there
+  function reachable(button) {
+    if (tabStop) tabStop.setAttribute("tabindex", "-1");
+    button.setAttribute("tabindex", "0");
+    tabStop = button;
+  }
   function focusTile(button) {
-    for (const other of $("tiles").querySelectorAll('[tabindex="0"]')) other.tabIndex = -1;
-    button.tabIndex = 0;
+    reachable(button);
     button.focus();
   }
   function walk(event) {
@@ -405,10 +428,10 @@
         const whose = `Only ${mine.name}${mine.sigma === other.sigma ? "" : `, σ = ${mine.sigma}`}`;
         $(`${id}-title`).replaceChildren(whose, make("span", { class: "soft" }, places.length > MOST ? ` the first ${MOST} of ${places.length}` : ""));
         $(`${id}-tiles`).replaceChildren(...places.slice(0, MOST).map((i) => {
-          const element = tile(i).cloneNode(true);
-          element.firstChild.tabIndex = 0;
-          dress(element.firstChild, other, i, r);
-          return element;
+          const button = make("button", { type: "button", class: "tile" });
+          button.dataset.place = i;
+          dress(button, other, i, r);
+          return make("li", {}, button);
         }));
         if (!places.length) $(`${id}-tiles`).replaceChildren(make("li", { class: "soft" }, "none"));
       }
