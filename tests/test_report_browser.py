@@ -57,7 +57,7 @@ def open_page(browser, tmp_path):
             "request", lambda request: wrong.append(request.url) if not request.url.startswith((own, "data:")) else None
         )
         page.goto(f"{own}{fragment}")
-        page.wait_for_function("document.querySelectorAll('#tiles .tile').length > 0")
+        page.locator(TILE).first.wait_for()
         return page
 
     yield opened
@@ -181,7 +181,7 @@ def test_deep_links(made, open_page):
     assert "r = 0.25" in page.locator("#reading").inner_text()
     assert page.locator("#pipeline").input_value() == "alone"
     page.evaluate("location.hash = '#image=30&r=0.5&pipeline=ours&sigma=0.25'")
-    page.wait_for_function("document.getElementById('detail-title').textContent.includes('Image 30')")
+    page.locator("#detail-title", has_text="Image 30").wait_for()
     assert page.locator("#pipeline").input_value() == "ours"
     for nonsense in ("#image=999&r=x&pipeline=none&class=?", "#image=&r=", "#a=b", "#certified"):
         other = open_page(made, nonsense)
@@ -296,7 +296,7 @@ def test_2000_images_stay_fluid(open_page, tmp_path):
     (tmp_path / "report.html").write_text(report_html(sources, pictures))
     page = open_page(tmp_path / "report.html")
     page.click("#more")
-    page.wait_for_function("document.querySelectorAll('#tiles .tile').length === 2000")
+    page.locator(TILE).nth(1999).wait_for()
     page.wait_for_timeout(500)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})  # its own time, on a busy machine too
