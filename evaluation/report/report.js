@@ -7,6 +7,7 @@
   const SAID = { right: "certified right", wrong: "certified wrong", uncertified: "not certified at r", abstained: "abstained", unknown: "not among the certified images" };
   const SIGNS = { right: "✓", wrong: "×", uncertified: "–", abstained: "?" };
   const MOST = 60; // tiles on each side of a comparison
+  const NEXT = 100; // tiles in each later frame
   const FIRST = 240; // tiles at first; the page stays short, and one button shows all
   const state = { cert: D.main, stop: D.start, filter: 0, show: new Set(STATES), sort: "risk", find: "", image: null, all: false };
   const $ = (id) => document.getElementById(id);
@@ -104,10 +105,10 @@
     requestAnimationFrame(() => {
       if (of !== listed || drawn >= listed.length) return; // other filters since, or done
       const cert = D.certs[state.cert], r = D.stops[state.stop];
-      const next = listed.slice(drawn, drawn + FIRST);
+      const next = listed.slice(drawn, drawn + NEXT);
       $("tiles").append(...next.map(tile));
       for (const i of next) dress(tile(i).firstChild, cert, i, r);
-      drawn = Math.min(drawn + FIRST, listed.length);
+      drawn = Math.min(drawn + NEXT, listed.length);
       drawRest(of);
     });
   }
