@@ -64,32 +64,28 @@ def under_noise(image: Tensor, settings: Mapping, index: int, front: nn.Module |
 
 
 def fronts(certifications: Sequence[Certification], others: Iterable[Path]) -> tuple[dict[int, nn.Module], list[str]]:
-    """The denoiser of each certification by its place, and a sentence about each that cannot be had. It is where the
-    settings say, or among `others`; its digest must be the certified one."""
+    """The denoiser of each certification by its place, and a sentence about those that cannot be had. A denoiser is
+    where the settings say, or among `others`; its digest must be the certified one. An autoencoder in files of its own
+    cannot be found."""
     digests = {files.sha256(path): path for path in others}
     found: dict[int, nn.Module] = {}
-    missing: list[str] = []
+    missing: dict[str, None] = {}
     loaded: dict[str, nn.Module] = {}
     for place, each in enumerate(certifications):
         s = each.settings
-        digest = s.get("denoiser_sha256")
+        digest, named = s.get("denoiser_sha256"), Path(str(s.get("denoiser")))
         if not digest:
             continue
-        if {"encoder_sha256", "decoder_sha256"} & set(s):
-            missing.append(f"{each.path}: no denoised pictures, because its autoencoder lies in files of its own")
-            continue
         if digest not in loaded:
-            named = Path(str(s.get("denoiser")))
             path = digests.get(digest) or (named if named.is_file() and files.sha256(named) == digest else None)
-            if path is None:
-                missing.append(
-                    f"{each.path}: no denoised pictures, because its denoiser {named} is not here (name it with "
-                    "--denoisers)"
-                )
+            if path is None or {"encoder_sha256", "decoder_sha256"} & set(s):
+                missing[str(named)] = None
                 continue
             loaded[digest] = frozen(load_front(s["channels"], s["image_size"], "cpu", path)[0])
         found[place] = loaded[digest]
-    return found, missing
+    if not missing:
+        return found, []
+    return found, [f"no denoised pictures by {', '.join(missing)}: not here (name them with --denoisers)"]
 
 
 class Album:

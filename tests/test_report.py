@@ -24,8 +24,18 @@ from evaluation.report.card import CLAIM
 from evaluation.report.charts import Frame, nice_step, ticks
 from evaluation.report.explorer import TILES, by_risk, filters, pairs, risk, states, stops, tiles
 from evaluation.report.page import duration, in_script, markdown, spark
-from evaluation.report.sources import Attempt, Sources, class_names, noise_key, pictured, read_log, seconds_of
-from evaluation.report.story import certified_share, default_radius, failures, subgroups
+from evaluation.report.sources import (
+    Attempt,
+    Sources,
+    class_names,
+    matched,
+    noise_key,
+    pictured,
+    read_check,
+    read_log,
+    seconds_of,
+)
+from evaluation.report.story import certified_share, default_radius, failures, subgroups, under_attack
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\tdraws\tbound\tgroup_label\tgroup_predict\tgroup_radius\tvotes"
 RADII = (0, 0.1, 0.25, 0.4, 0.5)
@@ -508,6 +518,19 @@ def test_names_of_classes():
     assert class_names(2, ["a", "b"], ["c"]) == ["a", "b"]
     assert class_names(3, ["a", "b"], ["c", "d", "e"]) == ["c", "d", "e"]
     assert class_names(2) == ["class 0", "class 1"]
+
+
+def test_an_older_table_of_attacks_was_judged_once(tmp_path):
+    """The committed one allows for a judge that errs once, as its own summary does."""
+    root = Path(__file__).resolve().parents[1] / "results" / "Brain_Tumor_64"
+    check = read_check(root / "attacks" / "check_sigma_0.25.tsv")
+    each = load("ours", root / "stability_sigma_0.25.tsv")
+    sources = Sources([each], each, 0.25, [0.25], ["a", "b", "c", "d"], checks=matched([check], [each]))
+    told = json.loads((root / "attacks" / "check_sigma_0.25.tsv.summary.json").read_text())["claims"]
+    for found, expected in zip(under_attack(sources), told, strict=True):
+        assert found["once"]
+        for key in ("claim", "images", "certified", "judged inside", "violated", "allowed", "broken beyond"):
+            assert found["numbers"][key] == expected[key], key
 
 
 # ---- the whole way, at tiny size -------------------------------------------------------------------------------------

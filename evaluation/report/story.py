@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -139,8 +140,10 @@ def data(sources: Sources) -> dict[str, Any]:
 
 def finding(row: dict[str, str]) -> str:
     """A line of the audit as a phrase: its count and what it counts."""
-    unit = "" if row["detail"].startswith("%") else " "
-    return f"{row['count']}{unit}{row['detail']}".strip()
+    count, detail = row["count"], row["detail"]
+    if detail[:1].isdigit():  # it begins with another number
+        return f"{count} ({detail})"
+    return f"{count}{detail}" if detail.startswith("%") else f"{count} {detail}".strip()
 
 
 # ---- on clean images -------------------------------------------------------------------------------------------------
@@ -191,12 +194,14 @@ def under_attack(sources: Sources) -> list[dict[str, Any]]:
         check = sources.checks.get(place)
         sets = [some for some in sources.attacks if some.is_of(each)]
         judge = max([0.0, *([check.settings["alpha"]] if check else []), *(s.settings.get("alpha") or 0 for s in sets)])
+        how = [f"PGD (L2), {check.settings['steps']} steps on {check.settings['draws']} draws"] if check else []
+        how += [some.how for some in sets]
+        once = bool(sets) or bool(check and "answer_again" not in check.lines[0])
         for claim in sources.claims(place):
-            numbers = summary(claim, each.settings.get("alpha", 0.001), judge or 0.001)
-            how = [f"PGD (L2), {check.settings['steps']} steps on {check.settings['draws']} draws"] if check else []
-            once = bool(sets) or bool(check and "answer_again" not in check.lines[0])
-            found.append({"each": each, "claim": claim, "numbers": numbers, "how": [*how, *(s.how for s in sets)]})
-            found[-1]["once"] = once
+            # Chance is worked out for two judgements, which both err with probability judge²; one errs with judge.
+            err = math.sqrt(judge) if once else judge
+            numbers = summary(claim, each.settings.get("alpha") or 0.001, err)
+            found.append({"each": each, "claim": claim, "numbers": numbers, "how": how, "once": once})
     return found
 
 
