@@ -277,7 +277,7 @@
     const radiusLine = cert.predict[i] === null ? null : make("p", { class: "soft" },
       make("span", { class: "swatch c" }), `radius ${radiusText(cert.radius[i])} `,
       ...(cert.group_radius ? [make("span", { class: "swatch g" }), `group radius ${radiusText(cert.group_radius[i])} (${cert.group[i] === "-1" ? "abstained" : cert.group[i]}) `] : []),
-      (cert.attempts[idx] || []).some((one) => one[1]) ? "Attacks: × changed the answer, | did not." : "");
+      ...((cert.attempts[idx] || []).some((one) => one[1]) ? [make("br"), "Attacks: × changed the answer, | did not."] : []));
     const attack = nearestTry ? make("p", {}, make("b", {}, nearestTry[4] ? "Closest attack: " : "No attack changed it. The longest: "), `${D.how[nearestTry[0]]}, length ${nearestTry[2].toFixed(3)}, answer ${className(nearestTry[3])}${nearestTry[1] ? "" : " (of what was attacked, not of this pipeline)"}.`) : make("p", { class: "soft" }, "No attack on this image is at hand.");
     const right = make("div", {}, make("h4", {}, "How far the proof reaches"), cert.predict[i] === null ? null : ruler(cert, i), radiusLine, attack);
     const others = make("tbody", {}, ...D.certs.map((one, n) => [one, n]).filter(([one]) => one.predict[i] !== null).map(([one, n]) => {
