@@ -150,58 +150,74 @@ def read_attacked_image(path: Path, size: int, channels: int) -> Tensor:
     return torch.from_numpy(to_array(read_image(path), size, channels).astype("float32") / 255)
 
 
+class _Images:
+    """The clean and the attacked images of a report, float32 `[C, H, W]` in [0, 1], by idx."""
+
+    def __init__(self, sources: Sources, dataset: ImageDataset) -> None:
+        self._dataset = dataset
+        self._takes = dataset[0][0].shape[-1], dataset[0][0].shape[0]
+        self._paths = [
+            {int(row["idx"]): some.folder / row["path"] for row in some.rows if (some.folder / row["path"]).is_file()}
+            for some in sources.attacks
+        ]
+        self._attempts = [sources.attempts(place) for place in range(len(sources.certifications))]
+
+    def clean(self, idx: int) -> Tensor:
+        return self._dataset[self._dataset.place(idx)][0]
+
+    def attacked(self, number: int, idx: int) -> Tensor | None:
+        """The attacked image of a set; None if its file has gone."""
+        path = self._paths[number].get(idx)
+        return None if path is None else read_attacked_image(path, *self._takes)
+
+    def closest(self, idx: int) -> dict[int, tuple[int, Tensor]]:
+        """Place of a certification → the set and the attacked image that is shown with it."""
+        found = {}
+        for place, attempts in enumerate(self._attempts):
+            tried = attempts.get(idx, [])
+            number = pictured(tried)
+            kept = None if number is None else tried[number].found_in
+            if kept is not None and (other := self.attacked(kept, idx)) is not None:
+                found[place] = (kept, other)
+        return found
+
+
 def draw(
     sources: Sources, dataset: ImageDataset, album: Album, count: int, denoisers: Iterable[Path]
 ) -> tuple[list[str], list[str]]:
     """Put pictures of the images into the album: of the worst attacks at each radius; the clean images in at most half
     of the room; then all pictures of `count` images, those at the greatest risk first. Return what the page must say of
     them, and what is missing."""
-    places = dict(enumerate(sources.certifications))
     networks, missing = fronts(sources.certifications, denoisers)
-    attempts = {place: sources.attempts(place) for place in places}
-    certified = {place: set(each.rows["idx"].tolist()) for place, each in places.items()}
+    images = _Images(sources, dataset)
+    certified = [set(each.rows["idx"].tolist()) for each in sources.certifications]
     chosen = set(tiles(sources))
     order = [idx for idx in by_risk(sources.main) if idx in chosen]
     order += sorted(chosen - set(order))
-    takes = dataset[0][0].shape[-1], dataset[0][0].shape[0]
-
-    def clean(idx: int) -> Tensor:
-        return dataset[dataset.place(idx)][0]
-
-    def attacked(number: int, idx: int) -> Tensor | None:
-        some = sources.attacks[number]
-        path = next((some.folder / row["path"] for row in some.rows if int(row["idx"]) == idx), None)
-        return read_attacked_image(path, *takes) if path and path.is_file() else None
 
     for step in scale(sources):
-        if (one := step["attack"]) and (other := attacked(one["set"], one["idx"])) is not None:
-            album.add_worst(one["idx"], one["set"], clean(one["idx"]), other)
+        if (one := step["attack"]) and (other := images.attacked(one["set"], one["idx"])) is not None:
+            album.add_worst(one["idx"], one["set"], images.clean(one["idx"]), other)
     half = album.room // 2
     for idx in order:
         if album.room < half:
             break
-        album.add("clean", idx, shown(clean(idx)))
+        album.add("clean", idx, shown(images.clean(idx)))
     whole = 0
     for idx in tqdm(order[:count], desc="pictures", disable=None, leave=False, unit="image"):
         if album.is_full:
             break
-        found: dict[int, tuple[int, Tensor]] = {}
-        for place, tried in attempts.items():
-            number = pictured(tried.get(idx, []))
-            kept = None if number is None else tried[idx][number].found_in
-            if kept is not None and (other := attacked(kept, idx)) is not None:
-                found[place] = (kept, other)
-        album.add("clean", idx, shown(clean(idx)))
-        own = {place: each for place, each in places.items() if idx in certified[place]}
-        album.add_noisy(idx, clean(idx), own, networks, found)
+        image = images.clean(idx)
+        album.add("clean", idx, shown(image))
+        own = {place: each for place, each in enumerate(sources.certifications) if idx in certified[place]}
+        album.add_noisy(idx, image, own, networks, images.closest(idx))
         whole += 1
-    notes = (
-        [] if whole == len(order) else [f"{whole:,} images have all their pictures, those at the greatest risk first."]
-    )
     held = len(album.pictures.get("clean", {}))
-    notes += (
-        [] if held == len(order) else [f"{held:,} of {len(order):,} tiles have a picture, the others their number."]
-    )
+    notes = []
+    if held < len(order):
+        notes.append(f"{held:,} of {len(order):,} tiles have a picture, the others a number.")
+    if whole < len(order):
+        notes.append(f"{whole:,} images have all their pictures, those at the greatest risk first.")
     return notes, missing
 
 
