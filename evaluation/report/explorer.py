@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from evaluation.certificates import (
     rms_grey_levels,
 )
 from evaluation.report.charts import nice_step
-from evaluation.report.sources import Sources, has_groups, noise_key, pictured
+from evaluation.report.sources import Attempt, Sources, has_groups, noise_key, pictured
 
 STATES = ("right", "wrong", "uncertified", "abstained")
 TILES = 2000  # images that the page shows one by one; of more, a sample
@@ -103,70 +104,67 @@ def explorer(sources: Sources, shown: Sequence[int]) -> dict[str, Any]:
     """Everything that the page looks up about the images `shown` and the counts of all images, as plain numbers."""
     where, choices = stops(sources.certifications, sources.radii), filters(sources)
     how: dict[str, int] = {}  # each way to attack, numbered
-    labels = {
-        idx: label
-        for each in sources.certifications
-        for idx, label in zip(each.rows["idx"].tolist(), each.rows["label"].tolist(), strict=True)
-    }
-    certs = [_certification(sources, place, shown, where, choices, how) for place in range(len(sources.certifications))]
-    sick = sources.diseased
+    labels: dict[int, int] = {}
+    for each in sources.certifications:
+        labels |= zip(each.rows["idx"].tolist(), each.rows["label"].tolist(), strict=True)
+    certs = []
+    for place, each in enumerate(sources.certifications):
+        found = _lines(each, shown) | {"counts": counts(each, where, choices)}
+        found["bound"] = [int(each.is_lower_bound(radius)) for radius in where]
+        certs.append(found | _attempts(sources.attempts(place), shown, how))
+    asked = [radius for radius in sources.radii if radius in where]
     return {
         "classes": sources.classes,
-        "sick": [int(label in sick) for label in range(len(sources.classes))],
+        "sick": [int(label in sources.diseased) for label in range(len(sources.classes))],
         "filters": [{"name": name, "labels": sorted(own)} for name, own in choices],
         "stops": where,
         "rms": [rms_grey_levels(radius, sources.values) for radius in where] if sources.values else None,
-        "size": sources.settings.get("image_size"),
         "images": {
             "idx": list(shown),
             "label": [labels[idx] for idx in shown],
-            "name": [sources.images[idx]["path"] if idx in sources.images and sources.named else "" for idx in shown],
+            "name": [sources.file_name(idx) for idx in shown],
         },
         "all": len(labels),
         "how": list(how),
         "certs": certs,
         "main": sources.certifications.index(sources.main),
         "start": where.index(sources.radius),
-        "radii": [where.index(radius) for radius in sources.radii if radius in where],
-        "pairs": pairs(sources.certifications, [radius for radius in sources.radii if radius in where]),
+        "radii": [where.index(radius) for radius in asked],
+        "pairs": pairs(sources.certifications, asked),
     }
 
 
-def _certification(
-    sources: Sources,
-    place: int,
-    shown: Sequence[int],
-    where: Sequence[float],
-    choices: Sequence[tuple[str, set[int]]],
-    how: dict[str, int],
-) -> dict[str, Any]:
-    """One certification: its counts at every stop for every choice of classes, and its lines for the images shown, None
-    for those that it lacks. `how` numbers the ways to attack."""
-    each = sources.certifications[place]
-    rows, line = each.rows, {idx: i for i, idx in enumerate(each.rows["idx"].tolist())}
-    at = [line.get(idx) for idx in shown]
-
-    def column(name: str, missing: Any = None) -> list | None:
-        if name not in columns_of(rows):
-            return None
-        values = rows[name].tolist()
-        return [missing if i is None else values[i] for i in at]
-
-    counts = []
+def counts(
+    each: Certification, where: Sequence[float], choices: Sequence[tuple[str, set[int]]]
+) -> list[list[list[int | None]]]:
+    """How many images are in each state: for each choice of classes, each of `STATES` and each stop; None beyond
+    --radii."""
+    found = []
     for _, own in choices:
-        chosen = rows[np.isin(rows["label"], list(own))]
-        by_stop = [states(chosen, radius) if radius <= each.asked else None for radius in where]
-        counts.append([[None if found is None else found[state] for found in by_stop] for state in range(len(STATES))])
-    order, margins = {idx: i for i, idx in enumerate(by_risk(each))}, sources.attempts(place)
+        chosen = each.rows[np.isin(each.rows["label"], list(own))]
+        by_stop = [states(chosen, radius) if radius <= each.asked else (None,) * len(STATES) for radius in where]
+        found.append([list(state) for state in zip(*by_stop, strict=True)])
+    return found
+
+
+def _lines(each: Certification, shown: Sequence[int]) -> dict[str, Any]:
+    """What one certification says about the images shown, None about those that it lacks."""
+    line = {idx: i for i, idx in enumerate(each.rows["idx"].tolist())}
+    order = {idx: i for i, idx in enumerate(by_risk(each))}
+
+    def column(name: str) -> list | None:
+        if name not in columns_of(each.rows):
+            return None
+        values = each.rows[name].tolist()
+        return [values[line[idx]] if idx in line else None for idx in shown]
+
     votes = column("votes")
     return {
         "name": each.name,
         "sigma": each.sigma,
         "noise": noise_key(each),
-        "images": len(rows),
-        "asked": each.asked if each.asked < float("inf") else None,
-        "bound": [int(each.is_lower_bound(radius)) for radius in where],
-        "counts": counts,
+        "images": len(each.rows),
+        "asked": each.asked if each.asked < math.inf else None,
         "predict": column("predict"),
         "radius": column("radius"),
         "group": column("group_predict"),
@@ -175,15 +173,21 @@ def _certification(
         "votes": votes,
         "intervals": None if votes is None else [None if own is None else vote_intervals(own) for own in votes],
         "risk": [order.get(idx) for idx in shown],
-        "pictured": {str(idx): number for idx in shown if (number := pictured(margins.get(idx, []))) is not None},
+    }
+
+
+def _attempts(attempts: dict[int, list[Attempt]], shown: Sequence[int], how: dict[str, int]) -> dict[str, Any]:
+    """The attacks on the images shown, each with the number that `how` gives to its kind, and which one is pictured."""
+    tried = {idx: attempts[idx] for idx in shown if idx in attempts}
+    return {
         "attempts": {
             str(idx): [
                 [how.setdefault(one.how, len(how)), int(one.own), one.l2, one.answer, int(one.changed), one.found_in]
-                for one in margins[idx]
+                for one in own
             ]
-            for idx in shown
-            if idx in margins
+            for idx, own in tried.items()
         },
+        "pictured": {str(idx): number for idx, own in tried.items() if (number := pictured(own)) is not None},
     }
 
 

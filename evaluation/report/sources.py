@@ -130,6 +130,10 @@ class Sources:
             for label in np.unique(each.rows["label"][each.rows["group_label"] == "disease"]).tolist()
         }
 
+    def file_name(self, idx: int) -> str:
+        """The path of an image in its source; empty if it is not known or may not be in the page."""
+        return self.images[idx]["path"] if self.named and idx in self.images else ""
+
     def name(self, label: int) -> str:
         """The name of a class; ABSTAIN is "abstained"."""
         return "abstained" if label == ABSTAIN else self.classes[label]

@@ -113,29 +113,32 @@ def answer(sources: Sources) -> dict[str, Any]:
 def data(sources: Sources) -> dict[str, Any]:
     """How many images, whose, and what the audit found."""
     held = sources.manifest
-    info, counts = held.get("info", {}), held.get("counts", {})
-    rows = [row for row in sources.manifest_rows if row["split"] and not row["excluded"]]
-    groups = {split: len({row["group"] for row in rows if row["split"] == split}) for split in SPLITS} if rows else {}
-    used = {name: [counts[split].get(name, 0) for split in SPLITS] for name in sources.classes} if counts else {}
-    found = [row for row in sources.audit if row["severity"] in ("error", "warning", "note") and row["count"] != "0"]
+    info, name = held.get("info", {}), sources.settings.get("dataset")
+    found = [row for row in sources.audit if row["severity"] != "ok" and row["count"] != "0"]
     certified = Counter(sources.main.rows["label"].tolist())
     return {
-        "dataset": sources.settings.get("dataset") or "an unnamed data set",
-        "title": info.get("title") or sources.settings.get("dataset") or "Images of an unnamed data set",
+        "dataset": name or "an unnamed data set",
+        "title": info.get("title") or name or "Images of an unnamed data set",
         "citation": info.get("citation", ""),
         "licence": info.get("licence", ""),
         "protocol": held.get("protocol") or sources.settings.get("protocol"),
         "seed": held.get("seed"),
         "group_by": held.get("group_by"),
         "digest": sources.settings.get("manifest"),
-        "counts": used,
-        "groups": groups,
-        "excluded": len(sources.manifest_rows) - len(rows) if sources.manifest_rows else None,
-        "certified": [(sources.classes[label], certified.get(label, 0)) for label in range(len(sources.classes))],
+        "certified": [(name, certified.get(label, 0)) for label, name in enumerate(sources.classes)],
         "findings": [row | {"words": finding(row)} for row in found],
         "audited": bool(sources.audit),
         "passed": sum(row["severity"] == "ok" for row in sources.audit),
-    }
+    } | _dealt(sources)
+
+
+def _dealt(sources: Sources) -> dict[str, Any]:
+    """How the manifest dealt images and groups into the splits, and how many it left out; empty without one."""
+    by_split, rows = sources.manifest.get("counts", {}), sources.manifest_rows
+    used = [row for row in rows if row["split"] and not row["excluded"]]
+    counts = {name: [by_split[split].get(name, 0) for split in SPLITS] for name in sources.classes} if by_split else {}
+    groups = {split: len({row["group"] for row in used if row["split"] == split}) for split in SPLITS} if used else {}
+    return {"counts": counts, "groups": groups, "excluded": len(rows) - len(used)}
 
 
 def finding(row: dict[str, str]) -> str:
@@ -214,31 +217,39 @@ def scale(sources: Sources) -> list[dict[str, Any]]:
     if sources.values is None:
         return []
     longest = longest_radius(sources.certifications)
-    known = [
-        (float(row["l2"]), number, row)
+    known = _fooling(sources)
+    return [
+        {
+            "radius": radius,
+            "rms": rms_grey_levels(radius, sources.values),
+            "grey": grey_radius(radius) if sources.main.is_grey else None,
+            "attack": max((one for one in known if one["l2"] <= radius), key=_length, default=None)
+            or min(known, key=_length, default=None),
+        }
+        for radius in sources.radii
+        if 0 < radius <= longest
+    ]
+
+
+def _fooling(sources: Sources) -> list[dict[str, Any]]:
+    """The attacked images that changed an answer, of the images at hand."""
+    return [
+        {
+            "l2": float(row["l2"]),
+            "set": number,
+            "idx": int(row["idx"]),
+            "how": some.how,
+            "was": sources.name(int(row["label"])),
+            "became": sources.name(int(row["predict_saved"])),
+        }
         for number, some in enumerate(sources.attacks)
         for row in some.rows
         if row["success_saved"] == "1" and int(row["idx"]) in sources.images and float(row["l2"]) > 0
     ]
-    found = []
-    for radius in sources.radii:
-        if not 0 < radius <= longest:
-            continue
-        inside = max((one for one in known if one[0] <= radius), default=None, key=lambda one: one[0])
-        beyond = min((one for one in known if one[0] > radius), default=None, key=lambda one: one[0])
-        l2, number, row = inside or beyond or (0.0, 0, {})
-        found.append(
-            {
-                "radius": radius,
-                "rms": rms_grey_levels(radius, sources.values),
-                "grey": grey_radius(radius) if sources.main.is_grey else None,
-                "attack": {"l2": l2, "set": number, "idx": int(row["idx"]), "how": sources.attacks[number].how}
-                | {"was": sources.name(int(row["label"])), "became": sources.name(int(row["predict_saved"]))}
-                if row
-                else None,
-            }
-        )
-    return found
+
+
+def _length(attack: dict[str, Any]) -> float:
+    return attack["l2"]
 
 
 # ---- what it cost ----------------------------------------------------------------------------------------------------
