@@ -10,12 +10,12 @@ the first layer inside each classifier, never done here.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import errno
 import hashlib
-import os
-import time
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from common import files
+from common import files, resources
+from common.lines import read_table
 from imaging.catalogue import DatasetInfo, dataset_info, dataset_name
 from imaging.images import FITS, RESAMPLING, read_image, to_array
 
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("official", "stratified")
 MANIFEST_COLUMNS = ("path", "label", "class", "split", "group", "sha256", "width", "height", "excluded")
-DAY = 24 * 60 * 60
 MANIFEST_VERSION = 2  # of manifest.json: 1 had no number, and no fingerprint of the table
 
 
@@ -81,11 +81,9 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     if not path.is_file():
         dataset_info(name, data_dir)
         raise FileNotFoundError(f"{path} is missing; {how}")
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-        if tuple(reader.fieldnames or ())[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
-            raise ValueError(f"{path}: its columns are not {', '.join(MANIFEST_COLUMNS)}; {how}")
+    columns, rows = read_table(path)
+    if tuple(columns)[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
+        raise ValueError(f"{path}: its columns are not {', '.join(MANIFEST_COLUMNS)}; {how}")
     settings_path = path.with_suffix(".json")
     if not settings_path.is_file():
         raise FileNotFoundError(f"{settings_path} is missing; {how}")
@@ -216,7 +214,10 @@ def get_loader(
     """Batches (images `[B, C, H, W]`, labels `[B]`); `train` shuffles and drops a last batch of one image.
 
     The order comes from torch's global generator, so that a run is reproduced by its seed, with however many workers.
+    Raises ValueError if there is too little shared memory for what the workers send: they would wait for ever.
     """
+    if workers:
+        _check_shared_memory(dataset, min(batch, len(dataset)), workers)
     # Batch norm cannot train on a single image.
     drop_last = train and len(dataset) % batch == 1 and len(dataset) > batch
     return DataLoader(
@@ -224,10 +225,29 @@ def get_loader(
         batch_size=batch,
         shuffle=train,
         drop_last=drop_last,
-        num_workers=workers,  # not persistent ones, whose later epochs would draw other orders
+        num_workers=workers,
+        prefetch_factor=PREFETCH
+        if workers
+        else None,  # not persistent ones, whose later epochs would draw other orders
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+SHARED = Path("/dev/shm")
+PREFETCH = 2  # batches that a worker makes ahead
+
+
+def _check_shared_memory(dataset: ImageDataset | Subset, batch: int, workers: int) -> None:
+    if not SHARED.is_dir():  # not on this system
+        return
+    image, _ = dataset[0]
+    needed, free = workers * PREFETCH * batch * image.nbytes, shutil.disk_usage(SHARED).free
+    if needed > free:
+        raise ValueError(
+            f"--workers {workers}: {resources.amount(needed)} of shared memory ({SHARED}) are needed, and "
+            f"{resources.amount(free)} are free; use --workers 0, or in a container a larger --shm-size"
+        )
 
 
 def _collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
@@ -235,42 +255,55 @@ def _collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def _cached_pixels(manifest: Manifest, rows: list[dict[str, str]], image_size: int, channels: int) -> np.ndarray:
-    """uint8 `[N, C, H, W]` of `rows`, memory-mapped from the cache, which is built when it is missing."""
+    """uint8 `[N, C, H, W]` of `rows`, memory-mapped from the cache, which is built when it is missing; in memory where
+    it may not be written."""
     key = hashlib.sha256("\n".join(f"{row['path']} {row['sha256']}" for row in rows).encode()).hexdigest()[:12]
     how = manifest.info.fit if manifest.info.fit != "resize" else RESAMPLING.name.lower()
     path = manifest.path.parent / "cache" / f"{image_size}px_{channels}ch_{how}_{key}.npy"
     if not path.is_file():
-        for left in path.parent.glob(".*.tmp.npy"):  # of a run that was killed, not of one beside this
-            if left.stat().st_mtime < time.time() - DAY:
-                left.unlink()
-        root = Path(manifest.settings["source"])
-        with files.replacing(path) as temporary:
-            shape = (len(rows), channels, image_size, image_size)
-            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            _decode_all(rows, root, pixels, manifest.info)
-            pixels.flush()
+        what = rows, Path(manifest.settings["source"]), manifest.info, (channels, image_size)
+        try:
+            _write_pixels(path, *what)
+        except OSError as error:
+            if error.filename != str(path) or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            warnings.warn(f"{path.parent}: may not be written; the images are held in memory", stacklevel=1)
+            return np.stack(list(_decoded(*what)))
     try:
         return np.load(path, mmap_mode="r")
     except (ValueError, EOFError):
         raise ValueError(f"{path}: damaged; delete it, and the next run rebuilds it") from None
 
 
-def _decode_all(rows: list[dict[str, str]], root: Path, out: np.ndarray, info: DatasetInfo) -> None:
-    """Decode and resize every file into `out` (uint8 `[N, C, H, W]`), in parallel (Pillow releases the GIL). Raises
+def _write_pixels(
+    path: Path, rows: list[dict[str, str]], root: Path, info: DatasetInfo, shape: tuple[int, int]
+) -> None:
+    """Write the images `rows` of the folder `root` as one array, with `shape` (channels, pixels). It is written in
+    order, and its space is set aside first: a mapped file on a full disk would end the process without a word."""
+    channels, size = shape
+    about = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), channels, size, size)}
+    with files.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, about)
+        files.reserve(stream, stream.tell() + len(rows) * channels * size**2)
+        for pixels in _decoded(rows, root, info, shape):
+            stream.write(pixels.tobytes())
+
+
+def _decoded(rows: list[dict[str, str]], root: Path, info: DatasetInfo, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Decode and resize every file in parallel (Pillow releases the GIL), uint8 `[C, H, W]` each, in order. Raises
     ValueError if one holds other pixels than the manifest's row says."""
     from tqdm import tqdm
 
-    def decode(index: int) -> None:
-        path = root / rows[index]["path"]
+    def decode(row: dict[str, str]) -> np.ndarray:
+        path = root / row["path"]
         try:
             image = read_image(path, info.window)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; if the images were moved, run prepare_data.py again") from None
-        if hashlib.sha256(image.tobytes()).hexdigest() != rows[index]["sha256"]:
+        if hashlib.sha256(image.tobytes()).hexdigest() != row["sha256"]:
             raise ValueError(f"{path}: is not the image any more that prepare_data.py read; run prepare_data.py again")
-        out[index] = to_array(image, out.shape[-1], out.shape[1], info.fit)
+        channels, size = shape
+        return to_array(image, size, channels, info.fit)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(pool.map(decode, range(len(rows))), total=len(rows), desc="decode", disable=None, leave=False)
-        for _ in progress:
-            pass
+    with ThreadPoolExecutor(resources.cores()) as pool:
+        yield from tqdm(pool.map(decode, rows), total=len(rows), desc="decode", disable=None, leave=False)

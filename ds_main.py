@@ -13,6 +13,8 @@ measurements m(x): `‖R(m(x)) − x‖²`.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from collections.abc import Callable
 
@@ -100,19 +102,19 @@ def train(args: argparse.Namespace) -> None:
     def validate():
         return {"val_psnr": validation.psnr(denoiser, val_loader, device, noise_sd, measure)}
 
-    run = RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume)
-    best = fit(
-        denoiser,
-        loss_fn,
-        validate,
-        "val_psnr",
-        train_loader,
-        run,
-        args,
-        device,
-        describe,
-        augment=random_affine if args.augment else None,
-    )
+    with RunDirectory(args.outdir, {**vars(args), "manifest": train_data.manifest.digest}, args.resume) as run:
+        best = fit(
+            denoiser,
+            loss_fn,
+            validate,
+            "val_psnr",
+            train_loader,
+            run,
+            args,
+            device,
+            describe,
+            augment=random_affine if args.augment else None,
+        )
     at = _noise_in_words(args.model, noise_sd)
     print(f"validation PSNR {best['val_psnr']:.2f} dB {at} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 
@@ -204,4 +206,4 @@ def _dataset(args: argparse.Namespace, split: str, described: dict):
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

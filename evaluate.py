@@ -17,9 +17,13 @@ Without --N a single pass answers with one class, and the group is that of the c
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,9 +31,11 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from attacks.flags import check_votes
 from attacks.folder import open_images
 from attacks.randomness import image_generator, normal
-from common import cli, files
+from common import cli, files, resources
+from common.lines import shown
 from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.certificates import DECIDED
@@ -37,7 +43,9 @@ from evaluation.figures import evaluation_png
 from evaluation.metrics import metric_records, report_text, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
-from models.flags import open_pipeline
+from models.flags import open_pipeline, say_order
+
+Answers = TypeVar("Answers", np.ndarray, Tensor)
 
 
 def get_args_parser() -> cli.Parser:
@@ -99,6 +107,7 @@ def main(args: argparse.Namespace) -> None:
     args.amp = resolve_amp(args.amp, device)
     base_classifier = pipeline.at(told, args.amp)
     dataset = open_images(args, pipeline, args.split)
+    say_order(args.classifier, pipeline.info, dataset.info)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
 
@@ -107,13 +116,16 @@ def main(args: argparse.Namespace) -> None:
     probabilities: np.ndarray | None
     group_predictions: np.ndarray | None = None
     if args.N is None:
-        scores = noisy_scores(base_classifier, dataset, chosen, args.noise_sd, args.seed, args.batch, device)
+        scores = in_batches(
+            args.batch,
+            lambda size: noisy_scores(base_classifier, dataset, chosen, args.noise_sd, args.seed, size, device),
+        )
         predictions = scores.argmax(dim=1).numpy()
         probabilities = None if args.scores == "labels" else scores.softmax(dim=1).numpy()  # a label has no confidence
     else:
         args.group_rule = args.group_rule or "vote"
         smoothed = Smooth(base_classifier, pipeline.num_classes, args.noise_sd, args.seed, "exact")
-        counts = votes(smoothed, dataset, chosen, args.N, args.batch, device)
+        counts = in_batches(args.batch, lambda size: votes(smoothed, dataset, chosen, args.N, size, device))
         predictions, group_predictions = answers(counts, list(groups.values()), args.group_rule, args.alpha)
         probabilities = counts / args.N
     if args.predictions is not None:
@@ -121,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
-    title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
+    title = f"{shown(dataset.name)} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
         write_report(args, dataset, device, report, title)
     decided = DECIDED[args.group_rule] if args.N else "by the predicted class (single pass)"
@@ -134,12 +146,16 @@ def check_flags(args: argparse.Namespace) -> None:
     """Raises ValueError if flags do not fit each other."""
     if args.N is not None and not args.noise_sd > 0:
         raise ValueError("--N smooths with the noise of --noise_sd, which must be > 0")
+    if args.N is not None:
+        check_votes(args.N, args.alpha)
     if args.N is None and args.group_rule is not None:
         raise ValueError("--group_rule needs --N: a single pass has no votes to sum")
     if args.denoiser_sd is not None and args.pretrained_denoiser is None:
         raise ValueError("--denoiser_sd: there is no denoiser to tell it; give --pretrained_denoiser")
     if args.outfile is not None and args.outfile.suffix != ".json":
         raise ValueError(f"--outfile {args.outfile}: must end in .json; .csv and .png are put beside it")
+    files.check_writable(args.outfile)
+    files.check_writable(args.predictions, "--predictions")
 
 
 def noise_in_words(args: argparse.Namespace) -> str:
@@ -169,6 +185,14 @@ def write_report(
     with files.replacing(args.outfile.with_suffix(".png")) as temporary:
         marked = f"SYNTHETIC: {title}" if dataset.info.synthetic else title
         temporary.write_bytes(evaluation_png(report, dataset.info.classes, marked))
+
+
+def in_batches(batch: int, compute: Callable[[int], Answers]) -> Answers:
+    """`compute` with batches of this size, or of a smaller one where memory is too small: no result depends on it."""
+    found, size = resources.fitting(batch, compute)
+    if size < batch:
+        warnings.warn(resources.too_large(batch, size), stacklevel=1)
+    return found
 
 
 def votes(
@@ -222,4 +246,4 @@ def answers(
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -10,6 +10,8 @@ the pipeline of its row, denoiser included, without the smoothing. A black box i
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import functools
 from collections.abc import Callable, Sequence
@@ -145,4 +147,4 @@ def attack(pipeline: Callable[[Tensor], Tensor], measured: Tensor, images: Tenso
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -10,6 +10,8 @@ rounded to bfloat16, as inference in bfloat16 rounds them anyway. An ONNX file i
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from pathlib import Path
 
@@ -52,4 +54,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -19,6 +19,8 @@ far after each epoch, those of validation included. If --surrogates replace the 
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from typing import Any
 
@@ -27,7 +29,7 @@ import torch
 from common import cli
 from datasets import ImageDataset, get_dataset, get_loader
 from models import DEFAULT_DENOISER, Queried, fingerprint, frozen, load_front, load_surrogates, origins, prepare
-from models.flags import described_classifier, described_reconstructor
+from models.flags import described_classifier, described_reconstructor, say_order
 from training import flags
 from training.augmentation import random_affine
 from training.end_to_end import EndToEnd
@@ -77,6 +79,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- data ----
     args.dataset = args.dataset or made["dataset"]
     train_data, val_data = load_data(args, made)
+    if args.classifier:
+        say_order(args.classifier, made.get("info"), train_data.info)
     describe |= {"image_size": size, **train_data.manifest.described()}
 
     # ---- loss, queries, validation ----
@@ -91,25 +95,25 @@ def main(args: argparse.Namespace) -> None:
         "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
         "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
     }
-    run = RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume)
-    training.box.queries = run.queries
-    try:
-        best = fit(
-            front,
-            training.loss,
-            lambda: training.validate(val_loader),
-            training.score,
-            train_loader,
-            run,
-            args,
-            device,
-            describe,
-            reserve=lambda images: training.reserve(images, run),
-            augment=random_affine if args.augment else None,
-        )
-    finally:
-        if training.queried:
-            run.note_queries(training.box.queries)
+    with RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume) as run:
+        training.box.queries = run.queries
+        try:
+            best = fit(
+                front,
+                training.loss,
+                lambda: training.validate(val_loader),
+                training.score,
+                train_loader,
+                run,
+                args,
+                device,
+                describe,
+                reserve=lambda images: training.reserve(images, run),
+                augment=random_affine if args.augment else None,
+            )
+        finally:
+            if training.queried:
+                run.note_queries(training.box.queries)
     queries = f", {training.box.queries / len(train_data):.0f} queries per training image" if training.queried else ""
     print(f"{reached(best)} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
 
@@ -153,4 +157,4 @@ def reached(best: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -14,6 +14,8 @@ The page opens from disk and loads nothing from anywhere. With --no_images it ha
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import re
 import sys
@@ -191,4 +193,4 @@ def gather(
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -11,11 +11,14 @@ per kind of images.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import sys
 from pathlib import Path
 
 from common import cli, files
+from common.lines import shown
 from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
 from evaluation.inputs import add_table_flags, is_synthetic, of_one_split, read_report, uneven_columns
@@ -56,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     sources += [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
     of_one_split(sources)
     for line in [*caveats(certifications, args.radii), *uneven_columns(reports)]:
-        print(f"make_tables.py: warning: {line}", file=sys.stderr)
+        print(f"make_tables.py: warning: {shown(line)}", file=sys.stderr)
     note = SYNTHETIC if is_synthetic(certifications, reports) else ""
 
     # ---- compute everything before anything is written ----
@@ -105,4 +108,4 @@ def laid_out(name: str, records: list[dict], table: Table, notes: list[str]) -> 
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

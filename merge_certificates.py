@@ -7,6 +7,8 @@ Raises an error if a shard is missing, given twice, unfinished, or belongs to a 
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 from pathlib import Path
 
@@ -28,4 +30,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -13,6 +13,8 @@ With Snakemake several run at a time (workflow/Snakefile).
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import os
 import shlex
@@ -49,7 +51,7 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     try:
-        grid = yaml.safe_load(args.grid.read_text())
+        grid = yaml.safe_load(args.grid.read_text(encoding="utf-8"))
         found = jobs(grid, args.source)
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{args.grid}: {' '.join(str(error).split())}") from error
@@ -69,4 +71,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

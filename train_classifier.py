@@ -6,6 +6,8 @@ reference that denoised smoothing is compared with.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 
 from common import cli
@@ -84,23 +86,23 @@ def main(args: argparse.Namespace) -> None:
     def validate():
         return validation.accuracy(lambda x, _: classifier(x), val_loader, device, noise_sd)
 
-    run = RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume)
     describe = {"arch": args.arch, "arch_kwargs": arch_kwargs, "image_size": args.image_size, **manifest.described()}
-    best = fit(
-        classifier,
-        loss_fn,
-        validate,
-        "val_accuracy",
-        train_loader,
-        run,
-        args,
-        device,
-        describe,
-        augment=random_changes if args.augment else None,
-    )
+    with RunDirectory(args.outdir, {**vars(args), "manifest": manifest.digest}, args.resume) as run:
+        best = fit(
+            classifier,
+            loss_fn,
+            validate,
+            "val_accuracy",
+            train_loader,
+            run,
+            args,
+            device,
+            describe,
+            augment=random_changes if args.augment else None,
+        )
     noise = f" under noise {args.noise_sd}" if args.noise_sd else ""
     print(f"validation accuracy{noise} {best['val_accuracy']:.1%} (epoch {best['epoch']}): {args.outdir}/best.pth.tar")
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.budget import to_8bit
+from attacks.flags import check_votes
 from attacks.pgd import pgd
 from attacks.randomness import image_generator
 from attacks.smoothed import SmoothedModel, grouped
@@ -49,7 +50,8 @@ class CertificateAttack:
 
     PREDICT judges the result with `n` draws at level `alpha`: the class by plurality, the group by its summed votes or,
     with group rule `class`, as the group of that class. If an answer differs from `certified`, the image is judged once
-    more with other draws. `settings` are those of the certificates; each judge uses noise of another seed.
+    more with other draws. `settings` are those of the certificates; each judge uses noise of another seed. Raises
+    ValueError if so few draws decide nothing.
     """
 
     pipeline: Pipeline
@@ -65,6 +67,7 @@ class CertificateAttack:
     batch: int = 64
 
     def __post_init__(self) -> None:
+        check_votes(self.n, self.alpha)
         sigma, size = self.settings["sigma"], self.pipeline.image_size
         base = self.pipeline.at(sigma, self.settings["amp"])
         shape = (self.pipeline.channels, size, size)

@@ -22,18 +22,21 @@ may be violated (if all is sound, more are violated with probability 0.01 at mos
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.script import start
+
+import argparse
+import shlex
 
 import numpy as np
 import torch
 from tabulate import tabulate
 from tqdm import tqdm
-
-if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from attacks.certified import Attempt, CertificateAttack
 from attacks.folder import open_images
@@ -251,4 +254,4 @@ def describe(args: argparse.Namespace, device: torch.device | str) -> dict:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attacks import ATTACKS, Attack, How, settle
 from attacks.targets import TARGETS
 from common import cli
+from core import draws_to_decide
 
 SMOOTHED = {"draws": 32, "fresh": False, "N": 200, "alpha": 0.001}  # defaults of the flags of --target smoothed
 
@@ -95,9 +96,21 @@ def planned(args: argparse.Namespace) -> dict[str, How]:
 
 
 def settle_smoothing(args: argparse.Namespace) -> None:
-    """Set the defaults of the flags of --target smoothed. Raises ValueError if one is given for another target."""
+    """Set the defaults of the flags of --target smoothed. Raises ValueError if one is given for another target, or if
+    --N can decide nothing."""
     for flag, default in SMOOTHED.items():
         if getattr(args, flag) is None:
             setattr(args, flag, default)
         elif args.target != "smoothed":
             raise ValueError(f"--{flag}: only with --target smoothed; here the target is {args.target}")
+    if args.target == "smoothed":
+        check_votes(args.N, args.alpha)
+
+
+def check_votes(n: int, alpha: float) -> None:
+    """Raises ValueError if `n` draws decide nothing at level `alpha`: then the smoothed classifier always abstains."""
+    if n < (least := draws_to_decide(alpha)):
+        raise ValueError(
+            f"--N {n}: decides nothing at --alpha {alpha:g}, even if all draws agree, and every answer would be an "
+            f"abstention; it takes at least --N {least}"
+        )

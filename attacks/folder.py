@@ -6,7 +6,6 @@ Failed attempts are saved like the others; the manifest tells them apart.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import shutil
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from common import files
+from common.lines import read_table
 from datasets import SPLITS, ImageDataset, Manifest, get_dataset
 from imaging.catalogue import dataset_name
 from imaging.images import read_image, to_array
@@ -49,15 +49,20 @@ NOT_COMPARED = {"batch", "device", "command", "hardware", "torch", "classifier",
 class AttackedFolder(files.Table):
     """Opens `folder` for writing; `done` holds the (split, idx) that its manifest lists.
 
-    Raises ValueError if it was made with other settings; with `overwrite` it is then deleted and begun anew.
+    Raises ValueError if another run is writing to it, or if it was made with other settings; with `overwrite` it is
+    then deleted and begun anew.
     """
 
     def __init__(self, folder: Path, settings: dict, overwrite: bool = False) -> None:
-        manifest = folder / "manifest.csv"
-        if overwrite and manifest.is_file() and not _resumes(manifest, settings):
-            shutil.rmtree(folder)
-        super().__init__(manifest, COLUMNS, settings, NOT_COMPARED, "attacked images", "give --suffix, --overwrite")
-        self.folder = folder
+        manifest, cure = folder / "manifest.csv", "give --suffix, --overwrite"
+        self.folder, self._held = folder, files.HeldFolder(folder, "attacked images", "give --suffix")
+        try:
+            if overwrite and manifest.is_file() and not _resumes(manifest, settings):
+                _empty(folder)
+            super().__init__(manifest, COLUMNS, settings, NOT_COMPARED, "attacked images", cure)
+        except BaseException:
+            self._held.release()
+            raise
         self.done = {(row["split"], int(row["idx"])) for row in self.rows}
 
     def save(self, split: str, idx: int, source: str, label: int, pixels: np.ndarray, *others: object) -> None:
@@ -69,7 +74,19 @@ class AttackedFolder(files.Table):
 
     def close(self, order: Callable[[str], Any] | None = None) -> None:
         """Close the manifest, its lines sorted by split and index."""
-        super().close(order or _place)
+        try:
+            super().close(order or _place)
+        finally:
+            self._held.release()
+
+
+def _empty(folder: Path) -> None:
+    """Delete what is in a folder, but not the folder, which this run holds."""
+    for each in folder.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
 
 
 def _place(line: str) -> tuple[int, int]:
@@ -94,8 +111,7 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     for each in (path, files.settings_path(path)):
         if not each.is_file():
             raise FileNotFoundError(f"{each} is missing; make the images with attacks/generate.py")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows, settings = list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
+    (_, rows), settings = read_table(path), files.read_json(files.settings_path(path))
     if not {"images", "skip", "protocol", "command"} <= set(settings):
         raise ValueError(f"{files.settings_path(path)}: was not written by attacks/generate.py")
     return rows, settings

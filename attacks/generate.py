@@ -14,19 +14,22 @@ interruption, the same command resumes.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.script import start
+
 import argparse
 import dataclasses
 import re
 import shlex
-import sys
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
-
-if __package__ in (None, ""):  # run as a file: the project's root is where its packages lie
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from attacks import ATTACKS, How, labels_only, run_attack
 from attacks.budget import to_8bit
@@ -37,7 +40,8 @@ from attacks.targets import Target, make_target
 from common import cli, files
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
-from models.flags import open_pipeline
+from models.flags import open_pipeline, say_order
+from models.foreign import TO_CHOOSE
 
 
 def get_args_parser() -> cli.Parser:
@@ -90,6 +94,7 @@ def main(args: argparse.Namespace) -> None:
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed, *smoothing)
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
     splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
+    say_order(args.classifier, pipeline.info, manifest.info)
 
     # ---- attack after attack, each into its folder ----
     for attack, how in plans.items():
@@ -167,6 +172,7 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
         "amp": args.amp,
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
+        **{name: getattr(args, name) for name in TO_CHOOSE if getattr(args, name) is not None},
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         **{f"{part}_sha256": files.sha256(path) for part, path in parts if path and args.target != "base"},
         "batch": args.batch,
@@ -192,4 +198,4 @@ def summary(name: str, how: How, outdir: Path, splits: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

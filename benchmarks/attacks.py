@@ -11,6 +11,8 @@ it never looks at where the step leads). foolbox is optional.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import importlib.util
 import time
@@ -131,4 +133,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

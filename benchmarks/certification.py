@@ -17,6 +17,8 @@ float32.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import time
 from collections.abc import Callable, Sequence
@@ -349,4 +351,4 @@ def images_per_hour(rows: list[dict], untimed: list[dict], published_ms: float, 
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

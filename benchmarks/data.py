@@ -9,6 +9,8 @@ first epoch, which fills the cache.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import subprocess
 import sys
@@ -110,4 +112,4 @@ def image_folder(manifest: Manifest, args: argparse.Namespace) -> tuple[DataLoad
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

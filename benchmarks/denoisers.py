@@ -9,6 +9,8 @@ the first network. What they learn in equal time: results/benchmarks/denoisers.m
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import functools
 from collections.abc import Callable
@@ -194,4 +196,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -11,6 +11,8 @@ times torch.compile too, with and without frozen weights: minutes for each numbe
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import functools
 import itertools
@@ -166,4 +168,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

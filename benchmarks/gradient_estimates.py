@@ -12,6 +12,8 @@ their gradients guide; of images with several channels, at z of DS, also those t
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import csv
 import functools
@@ -180,4 +182,4 @@ def draw(rows: list[tuple], path: Path, synthetic: bool) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -8,6 +8,8 @@ back when it needs them.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import subprocess
 import sys
@@ -90,4 +92,4 @@ def watched(command: tuple[str, ...]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -8,6 +8,8 @@ The ratios say where `SmallMapConv2d.is_faster` should say yes.
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import copy
 import functools
@@ -101,4 +103,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -16,6 +16,8 @@ is run on draws with these probabilities. Rules:
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import itertools
 from dataclasses import dataclass
@@ -163,4 +165,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -11,6 +11,8 @@ a process that keeps its freed memory (`models.device.keep_freed_memory`).
 
 from __future__ import annotations
 
+from common.script import start
+
 import argparse
 import copy
 import functools
@@ -166,4 +168,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(get_args_parser, main)
+    start(get_args_parser, main)

@@ -9,6 +9,8 @@ from smoothing.noise import KINDS
 from smoothing.rules import GROUP_RULES
 
 RADII = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
+SMALLEST_SIGMA = 0.001
+FARTHEST = 1500  # sigma: what the default radii are at the smallest one
 
 
 def add_smoothing_flags(group: cli.Flags) -> None:
@@ -77,15 +79,24 @@ def add_smoothing_flags(group: cli.Flags) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises ValueError if flags do not fit each other. Sets --radii to its default, and drops repeated --sigma."""
+    """Raises ValueError if flags do not fit each other. Sets --radii to its default, `asked` to the radii that were
+    given (else the smallest that is worth a column), and drops repeated --sigma."""
     if args.N < args.N0:
         raise ValueError(f"--N {args.N}: must be at least --N0 ({args.N0})")
     if args.radius_tol is not None and (args.radii or not args.sequential):
         raise ValueError("--radius_tol plans the draws itself: leave out --radii and --no-sequential")
+    args.asked = args.radii or ([] if args.radius_tol else RADII[1:2])
     args.radii = args.radii or RADII
     args.sigma = list(dict.fromkeys(args.sigma))
     if args.radii != sorted(set(args.radii)):
         raise ValueError(f"--radii {' '.join(map(str, args.radii))}: must be ascending")
+    if min(args.sigma) < SMALLEST_SIGMA:
+        raise ValueError(f"--sigma {min(args.sigma):g}: must be at least {SMALLEST_SIGMA}, a quarter of an 8-bit level")
+    if args.radii[-1] > FARTHEST * min(args.sigma):
+        raise ValueError(
+            f"--radii {args.radii[-1]:g}: is more than {FARTHEST} times --sigma {min(args.sigma):g}; beyond 8 times it "
+            "no number of draws proves anything"
+        )
     _check_files(args)
 
 

@@ -1,22 +1,21 @@
-"""The command line that all scripts share: flags, configuration files, one-line errors, exit codes.
+"""The command line that all scripts share: flags, configuration files, messages about wrong values.
 
-A script is `get_args_parser()`, `main(args)` and, under its guard, `cli.run(get_args_parser, main)`.
-Exit codes: 0 success, 1 wrong input, 2 wrong command line, 130 interrupted (by Ctrl-C, or by SIGTERM, which the
-schedulers of clusters send).
+What a script does with them, and how it ends: `common/script.py`.
 """
 
 from __future__ import annotations
 
+from common.script import in_one_line
+
 import argparse
-import functools
 import math
-import os
-import signal
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Number = TypeVar("Number", int, float)
 
@@ -43,7 +42,8 @@ def classifier_flags(group: Flags, required: bool = True) -> None:
         type=Path,
         required=required,
         metavar="F",
-        help="the classifier f: a checkpoint, an ONNX file, or a Python function package.module:function",
+        help="the classifier f: a checkpoint, an ONNX file, or a Python function (package.module:function, or "
+        "path/to/file.py:function)",
     )
     group.add_argument(
         "--scores",
@@ -64,6 +64,17 @@ def image_flags(group: Flags) -> None:
     )
     group.add_argument(
         "--channels", type=int, choices=[1, 3], help="1: grey, 3: RGB; needed only if the network does not store it"
+    )
+    group.add_argument(
+        "--output",
+        metavar="NAME",
+        help="the answer of a network from elsewhere, if it gives several: an output of an ONNX file, or the key of a "
+        "dictionary (default: known by its name or shape)",
+    )
+    group.add_argument(
+        "--axes",
+        choices=["NCHW", "NHWC"],
+        help="order of the axes of the images that an ONNX file takes; needed only if its shapes do not tell",
     )
 
 
@@ -99,7 +110,7 @@ class Parser(argparse.ArgumentParser):
         self.resumes = resumes
 
     def add_common_flags(self, seed: int | None = 0, seed_help: str = "seed of all random numbers") -> None:
-        """Add --seed, --device and --config, which every script takes; `seed` is the default."""
+        """Add --seed, --device, --config and --debug, which every script takes; `seed` is the default."""
         group = self.add_argument_group("common")
         group.add_argument("--seed", type=non_negative_int, default=seed, help=seed_help)
         group.add_argument(
@@ -108,6 +119,7 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(
             "--config", metavar="FILE.yaml", help="read flags from a YAML file; flags on the command line override it"
         )
+        group.add_argument("--debug", action="store_true", help="on an error show where it happened (its traceback)")
 
     def add_data_flags(self, dataset_help: str) -> None:
         """Add --dataset, --data_dir and --protocol."""
@@ -167,7 +179,14 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(argv, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{self.prog}: error: {in_one_line(message)} (see --help)\n")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """As argparse does, but that nobody takes the help is an error (`script.start`)."""
+        if message and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
     def _canonical(self, token: str) -> str:
         """Spell `--noise-sd=1` as the flag that is registered, `--noise_sd=1`; leave everything else alone."""
@@ -182,8 +201,8 @@ class Parser(argparse.ArgumentParser):
         import yaml
 
         try:
-            settings = yaml.safe_load(path.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             self.error(f"--config {path}: cannot be read: {' '.join(str(error).split())}")
         if not isinstance(settings, dict):
             self.error(f"--config {path}: must hold lines 'flag: value'")
@@ -198,6 +217,8 @@ class Parser(argparse.ArgumentParser):
                     tokens.append(flag if value else f"--no-{flag[2:]}")
             elif value is not None:
                 tokens += [flag, *map(str, value if isinstance(value, list) else [value])]
+        if any("\0" in token for token in tokens):
+            self.error(f"--config {path}: holds a null byte, which no value can have")
         return tokens
 
 
@@ -213,44 +234,6 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         if isinstance(default, (list, tuple)):
             return f"{text} (default: {' '.join(map(str, default))})"
         return super()._get_help_string(action)
-
-
-def run(
-    get_args_parser: Callable[[], Parser], main: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None
-) -> None:
-    """Parse, run `main`, and turn what goes wrong with the input into one line and an exit code.
-
-    `main` reports bad input by raising ValueError, OSError or FloatingPointError with a message for the user;
-    anything else is a bug and keeps its traceback (as these do under `python -X dev`).
-    """
-    parser = get_args_parser()
-    args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
-    try:
-        with warnings.catch_warnings():
-            if not sys.flags.dev_mode:
-                warnings.showwarning = functools.partial(_show_warning, parser.prog)
-            main(args)
-    except KeyboardInterrupt:
-        hint = "; the same command (training: with --resume) resumes" * parser.resumes
-        parser.exit(130, f"\n{parser.prog}: interrupted{hint}\n")
-    except BrokenPipeError:  # the reader of the output, `head` say, has stopped
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError, FloatingPointError) as error:
-        if sys.flags.dev_mode:
-            raise
-        parser.exit(1, f"{parser.prog}: error: {_one_line(error)}\n")
-
-
-def _show_warning(prog: str, message: Warning | str, *_: object) -> None:
-    """A library's warning as one line for the user, without the line of source that it comes from."""
-    print(f"{prog}: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 def _value_of(argv: Sequence[str], flag: str) -> str | None:
@@ -306,18 +289,18 @@ def positive_share(text: str) -> float:
 
 
 def positive_int(text: str) -> int:
-    """An integer >= 1, e.g. --batch."""
+    """An integer from 1 to 2^31 - 1, e.g. --batch."""
     value = _number(text, int)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text}")
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {2**31 - 1}, got {text}")
     return value
 
 
 def non_negative_int(text: str) -> int:
-    """An integer >= 0, e.g. --workers."""
+    """An integer from 0 to 2^63 - 1, e.g. --seed."""
     value = _number(text, int)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text}")
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**63 - 1}, got {text}")
     return value
 
 

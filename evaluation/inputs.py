@@ -46,17 +46,27 @@ def add_table_flags(parser: cli.Parser) -> None:
 
 
 def named_file(text: str) -> tuple[str, Path, float | None]:
-    """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text)
+    """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='. A file that is called FILE@SIGMA is one."""
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME=FILE or NAME=FILE@SIGMA, got {text!r}")
-    sigma = match["sigma"]
-    return match["name"].strip(), Path(match["file"]), None if sigma is None else cli.positive_float(sigma)
+    file, sigma = match["file"], match["sigma"]
+    if sigma is None or is_file(f"{file}@{sigma}"):
+        return match["name"].strip(), Path(text.partition("=")[2]), None
+    return match["name"].strip(), Path(file), cli.positive_float(sigma)
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name, which may be too long for one."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
 
 
 def named_report(text: str) -> tuple[str, str, Path]:
     """NAME:IMAGES=FILE; NAME ends at the last ':' before the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*):(?P<images>[^=:]*\S[^=:]*)=(?P<file>.+)", text)
+    match = re.fullmatch(r"(?P<name>[^=]*[^=\s][^=]*):(?P<images>[^=:]*[^=:\s][^=:]*)=(?P<file>.+)", text, re.DOTALL)
     if match is None:
         raise argparse.ArgumentTypeError(f"must be NAME:IMAGES=FILE, got {text!r}")
     return match["name"].strip(), match["images"].strip(), Path(match["file"])

@@ -11,18 +11,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common import resources
+
 
 def select_device(name: str, keep_memory: bool = True) -> torch.device:
     """`auto` (CUDA if there is a GPU), `cpu` or `cuda`; under torchrun each process gets its own GPU. On the CPU,
-    `keep_memory` makes this process keep the memory that it frees (`keep_freed_memory`). On a GPU this switches TF32
-    off, because its convolutions round to ten bits, and the small differences between neighbouring losses get lost;
-    `--amp` is for speed.
+    `keep_memory` makes this process keep the memory that it frees (`keep_freed_memory`), and more memory than there is
+    is an error (`resources.refuse_what_is_not_there`). On a GPU this switches TF32 off, because its convolutions round
+    to ten bits, and the small differences between neighbouring losses get lost; `--amp` is for speed.
 
     Raises ValueError for `cuda` without a usable CUDA device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this machine has no usable CUDA device; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
+        resources.refuse_what_is_not_there()
         if keep_memory:
             keep_freed_memory()
         return torch.device("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +14,17 @@ from models import Pipeline, load_pipeline
 
 
 def described_classifier(args: argparse.Namespace) -> dict[str, Any]:
-    """The description of the classifier on the command line, for `models.load_classifier`; the number of its classes is
-    that of `--dataset`."""
-    classes = None if args.dataset is None else len(dataset_info(args.dataset, args.data_dir).classes)
-    names = ("scores", "dataset", "image_size", "channels")
-    return {name: getattr(args, name) for name in names} | {"num_classes": classes}
+    """The description of the classifier on the command line, for `models.load_classifier`; its classes are those of
+    `--dataset`."""
+    classes = None if args.dataset is None else dataset_info(args.dataset, args.data_dir).classes
+    names = ("scores", "dataset", "image_size", "channels", "output", "axes")
+    described = {name: getattr(args, name) for name in names}
+    return described | {"classes": classes, "num_classes": None if classes is None else len(classes)}
 
 
 def described_reconstructor(args: argparse.Namespace) -> dict[str, Any]:
     """The description of the reconstruction network on the command line, for `measurements.load_reconstructor`."""
-    names = ("seed", "dataset", "image_size", "channels", "measurement", "acceleration")
+    names = ("seed", "dataset", "image_size", "channels", "output", "axes", "measurement", "acceleration")
     return {name: getattr(args, name) for name in names}
 
 
@@ -36,6 +38,12 @@ def open_pipeline(args: argparse.Namespace, device: torch.device) -> Pipeline:
         args.pretrained_decoder,
         **described_classifier(args),
     )
+
+
+def say_order(spec: Path | str, told: dict[str, Any] | None, info: DatasetInfo) -> None:
+    """Print which class each output of a classifier is taken for, if it does not store its classes (`told` is None)."""
+    if told is None:
+        print(f"--classifier {spec}: its outputs mean {info.order} (another order: prepare_data.py --classes)")
 
 
 def info_of(args: argparse.Namespace, pipeline: Pipeline) -> DatasetInfo:

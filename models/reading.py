@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
+
+
+def must_be_a_file(called: str, path: Path) -> None:
+    """Raises FileNotFoundError or ValueError if what is `called` so is missing, empty, or stands for another file."""
+    if re.match(r"\w{2,}:/", str(path)):  # one letter is a drive of Windows
+        raise ValueError(f"{called}: is a web address; download the file, or ask the service in a Python function")
+    if path.is_dir():
+        raise ValueError(f"{called}: is a folder; name the file in it")
+    if not path.is_file():
+        hint = "; a Python function is named package.module:function" if ":" in str(path) else ""
+        raise FileNotFoundError(f"{called}: no such file{hint}")
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if not head:
+        raise ValueError(f"{called}: is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{called}: is only a pointer of Git LFS; fetch the file with git lfs pull")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(f"{called}: is a web page, not the file; download it again")
 
 
 def read_tensors(path: Path | str, mmap: bool = False) -> dict:

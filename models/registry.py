@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,8 @@ from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet, NAFNet4
 from models.device import prepare
-from models.foreign import foreign
+from models.foreign import is_onnx
+from models.onnx_files import metadata
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
 from models.reading import read_tensors
 
@@ -106,9 +108,10 @@ def export_checkpoint(path: Path | str, outfile: Path) -> None:
         name: tensor.to(torch.bfloat16) if name.endswith("weight") and tensor.ndim > 1 else tensor
         for name, tensor in checkpoint["state_dict"].items()
     }
-    # Through a stream: given a path, torch writes its (temporary, random) name into the file.
-    with files.replacing(outfile) as temporary, temporary.open("wb") as stream:
-        torch.save(checkpoint, stream)
+    # Through a buffer: given a path, torch writes its (temporary, random) name into the file.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    files.write_bytes(outfile, content.getbuffer())
 
 
 def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
@@ -138,7 +141,7 @@ def origin(path: Path | str) -> tuple[str, str] | None:
     """The data set that a checkpoint (or an ONNX file made from it) was trained on, and the digest of its manifest;
     None if the file does not store them, as published ones do not."""
     try:
-        checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
+        checkpoint = metadata("", Path(path)) if is_onnx(path) else read_tensors(path, mmap=True)
     except (ValueError, FileNotFoundError):  # e.g. a function; the code that loads it says what is wrong
         return None
     dataset = checkpoint.get("dataset")

@@ -38,7 +38,8 @@ def find_source(args: argparse.Namespace, known: DatasetInfo | None, name: str, 
             write, version = phantom_cytology.write_phantom_cytology, phantom_cytology.VERSION
         source = target / f"phantoms_v{version}_{args.subjects}x{args.phantom_size}px_seed{args.seed}"
         if not (source / "complete").is_file():
-            write(source, args.subjects, size=args.phantom_size, seed=args.seed)
+            with files.naming(source):
+                write(source, args.subjects, size=args.phantom_size, seed=args.seed)
             files.write_text(source / "complete", "")
         return source
     if any((target / name).is_dir() for name in ("Training", "process", "im_Dyskeratotic")):

@@ -66,6 +66,20 @@ class Question:
     group_rule: str = "vote"
     slack: float = 0.0
 
+    def threshold(self, radius: float) -> float:
+        """The success probability above which `radius` is proved."""
+        return float(ndtr(radius / self.sigma)) * ABOVE + self.slack
+
+    def draws_needed(self, radius: float) -> int | None:
+        """How many draws after the pilot prove `radius` if all of them succeed: the least n with p^n <= alpha at the
+        threshold p. None if no number of draws does: p is too close to 1."""
+        short = float(ndtr(-radius / self.sigma)) - (ABOVE - 1) - self.slack  # 1 - p, without its rounding
+        return math.ceil(math.log(self.alpha) / math.log1p(-short)) if short > 0 else None
+
+    def largest_radius(self, n: int) -> float:
+        """The radius that `n` draws after the pilot prove if all of them succeed; 0 if they prove nothing."""
+        return top_radius(self.sigma, self.alpha ** (1 / n) - self.slack)
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -295,12 +309,8 @@ class SequentialDraws:
         if list(targets) != sorted(set(targets)) or not targets or targets[0] < 0:
             raise ValueError(f"radii must be >= 0 and ascending, got {' '.join(map(str, targets))}")
         self.question, self.n, self.targets, self.looks = question, n, tuple(targets), looks(n)
-        self.boundaries = boundaries(tuple(map(self.threshold, targets)), n, question.alpha)
+        self.boundaries = boundaries(tuple(map(question.threshold, targets)), n, question.alpha)
         self.between = functools.cache(self._between)
-
-    def threshold(self, radius: float) -> float:
-        """The success probability above which `radius` is proved."""
-        return float(ndtr(radius / self.question.sigma)) * ABOVE + self.question.slack
 
     def begin(self, n0: int, coins: np.random.BitGenerator) -> Course:
         return _Sequential(self, n0, coins)
@@ -318,7 +328,7 @@ class SequentialDraws:
             return radii, np.zeros((0, len(self.looks)), dtype=int)
         upper = self.boundaries[min(claimed, len(self.targets) - 1)]
         allowed = spent(upper.spending, self.n, alpha)
-        claims = claim_counts([min(1.0, self.threshold(r)) for r in radii], self.n, allowed)
+        claims = claim_counts([min(1.0, self.question.threshold(r)) for r in radii], self.n, allowed)
         if within:
             claims[(claims > upper.claim).any(axis=1)] = upper.claim
         return radii, claims

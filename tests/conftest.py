@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from common.script import start
+
 import importlib
 import os
 import subprocess
@@ -10,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
-from common import cli
-
+settings.register_profile("long", max_examples=2000)  # of test_fuzz.py
 torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much on a busy machine
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 
@@ -33,7 +35,7 @@ def our_files(pattern: str) -> list[Path]:
 def run_script(module: str, *argv: object) -> None:
     """Run a script by its command line; SystemExit carries the exit code when something is wrong."""
     script = importlib.import_module(module)
-    cli.run(script.get_args_parser, script.main, [str(token) for token in argv])
+    start(script.get_args_parser, script.main, [str(token) for token in argv])
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """make_tables.py from the command line: the files of the contract, the stamp on synthetic data, every way to fail."""
 
+from common.script import start
+
 import csv
 import json
 from pathlib import Path
 
 import pytest
 
-from common import cli
 from make_tables import get_args_parser, main
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime"
@@ -36,7 +37,7 @@ def write_tsv(path: Path, lines: list[str], **settings) -> Path:
 
 
 def make_tables(*argv) -> None:
-    cli.run(get_args_parser, main, [str(arg) for arg in argv])
+    start(get_args_parser, main, [str(arg) for arg in argv])
 
 
 def fails(capsys, *argv) -> tuple[int, str]:

@@ -281,7 +281,9 @@ def test_predict_answers_for_files_and_folders_alike(predict, data_dir, tmp_path
     shown = capsys.readouterr().out
     assert len(together) == 3
     assert all(Path(answer["file"]).name in shown for answer in together)
-    of_an_answer = "file sigma class radius radius_grey group group_radius group_radius_grey grey_as_rgb draws votes"
+    of_an_answer = (
+        "file done sigma class radius radius_grey group group_radius group_radius_grey grey_as_rgb draws votes warning"
+    )
     assert list(together[0]) == of_an_answer.split()
     (alone,) = predict("one.json", images[1], more=("--seed", 4))["answers"]
     assert {**alone, "file": ""} == {**together[1], "file": ""}

@@ -474,7 +474,7 @@ def test_slack_lowers_every_bound():
     assert norm.cdf(plain.radius) - norm.cdf(lowered.radius) == pytest.approx(0.05)
     assert norm.cdf(plain.group_radius) - norm.cdf(lowered.group_radius) == pytest.approx(0.05)
     rule = SequentialDraws(Question(1.0, 0.001, slack=0.05), 1000, (0.0, 1.0))
-    assert rule.threshold(1.0) == pytest.approx(norm.cdf(1.0) + 0.05)
+    assert rule.question.threshold(1.0) == pytest.approx(norm.cdf(1.0) + 0.05)
 
 
 def test_planned_draws_keep_the_radius_and_save_draws():

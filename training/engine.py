@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common import resources
 from models.device import autocast
 from training.optim import build_optimizer, build_scheduler
 from training.run_directory import RunDirectory
@@ -68,7 +69,7 @@ def fit(
     A run that is resumed from `run.checkpoint` gives the same numbers as an uninterrupted run: optimiser, scheduler and
     random state are restored. An interruption within an epoch, or an OSError (a black box that stops answering), keeps
     the finished steps. Raises FloatingPointError if the loss is not finite, ValueError if the checkpoint is of another
-    model or the budget does not pay for one epoch.
+    model, the budget does not pay for one epoch, or a batch needs more memory than there is.
     """
     optimizer = build_optimizer((p for p in model.parameters() if p.requires_grad), args, len(train_loader))
     scheduler = build_scheduler(optimizer, args, len(train_loader))
@@ -158,7 +159,8 @@ def train_one_epoch(
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """One pass over `loader`, or the rest of it after `epoch.steps` steps, as far as the budget pays for it. Returns
-    the mean loss per image and keeps `epoch` up to date. Raises FloatingPointError."""
+    the mean loss per image and keeps `epoch` up to date. Raises FloatingPointError, and ValueError as `gradients`
+    does."""
     model.train()
     if epoch.steps:
         set_rng_state(epoch.before)
@@ -174,14 +176,12 @@ def train_one_epoch(
         # Here, not in the loader's processes: what is random in it is drawn from the one generator that is kept.
         images = (images if augment is None else augment(images)).contiguous(memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True)
-        with autocast(device, amp):
-            loss = loss_fn(images, labels).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss = gradients(loss_fn, images, labels, device, amp, reserve)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"loss is {loss.item()} in epoch {number}, step {epoch.steps + 1}; try a lower --lr"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         epoch.whole = False
         optimizer.step()
         scheduler.step()
@@ -190,6 +190,31 @@ def train_one_epoch(
         epoch.after, epoch.buffers = get_rng_state(), copies(model.buffers())
         epoch.whole = True
     return (epoch.loss / epoch.images).item()
+
+
+def gradients(
+    loss_fn: LossFunction,
+    images: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    amp: bool,
+    reserve: Callable[[int], bool],
+) -> Tensor:
+    """The mean loss of a batch, whose gradients are then in the parameters. Raises ValueError that names a batch which
+    fits if this one needs more memory than there is; MemoryError if none is found that `reserve` pays for."""
+
+    def loss_of(count: int) -> Tensor:
+        if count < len(images) and (count < 2 or not reserve(count)):
+            raise MemoryError
+        with autocast(device, amp):
+            loss = loss_fn(images[:count], labels[:count]).mean()
+        loss.backward()
+        return loss.detach()
+
+    loss, fits = resources.fitting(len(images), loss_of)
+    if fits < len(images):
+        raise ValueError(f"--batch {len(images)}: a step needs more memory than there is; --batch {fits} fits")
+    return loss
 
 
 def copies(buffers: Iterable[Tensor]) -> list[Tensor]:

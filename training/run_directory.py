@@ -11,6 +11,7 @@ queries.json         queries of a black box so far, those of an epoch that faile
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -27,25 +28,33 @@ class RunDirectory:
     """Opens `outdir` for a new run, or with `resume` to resume the one in it.
 
     `checkpoint` is the state to resume from (None for a new run); `history` the records of the epochs done; `queries`
-    what was spent before. Raises ValueError if there is a run and `resume` is not set, or if it was started with other
-    settings.
+    what was spent before. As a context it holds `outdir`, which one run at a time may write to. Raises ValueError if
+    another one does, if there is a run and `resume` is not set, or if it was started with other settings.
     """
 
     def __init__(self, outdir: Path, args: dict, resume: bool) -> None:
         self.path = Path(outdir)
+        self._held = files.HeldFolder(self.path, "--outdir", "name another folder")
+        try:
+            self._open(args, resume)
+        except BaseException:
+            self._held.release()
+            raise
+
+    def _open(self, args: dict, resume: bool) -> None:
+        """Read the run that is to be resumed, and write the settings."""
         self.args = {name: value for name, value in plain(args).items() if name not in {"resume", "config"}}
         self.checkpoint: dict | None = None
         self.history: list[dict] = []
         if self._file("checkpoint.pth.tar").is_file():
             if not resume:
                 raise ValueError(
-                    f"--outdir {outdir}: holds a run already; resume it with --resume, or name another folder"
+                    f"--outdir {self.path}: holds a run already; resume it with --resume, or name another folder"
                 )
             self._check_settings()
             self.checkpoint = load_checkpoint(self._file("checkpoint.pth.tar"))
             if self.checkpoint["epoch"]:
-                lines = self._file("metrics.jsonl").read_text().splitlines()
-                self.history = [json.loads(line) for line in lines][: self.checkpoint["epoch"]]
+                self.history = self._read_history()[: self.checkpoint["epoch"]]
         counted = self._file("queries.json")
         noted = files.read_json(counted)["queries"] if resume and counted.is_file() else 0
         self.queries: int = max([noted, *(row.get("queries", 0) for row in self.history)])
@@ -66,11 +75,25 @@ class RunDirectory:
 
     def keep(self, checkpoint: dict, name: str = "checkpoint") -> None:
         """Write a checkpoint alone, as that of an epoch which was interrupted."""
-        with files.replacing(self._file(f"{name}.pth.tar")) as temporary:
-            torch.save(checkpoint, temporary)
+        content = io.BytesIO()  # torch says little about a disk that is full
+        torch.save(checkpoint, content)
+        files.write_bytes(self._file(f"{name}.pth.tar"), content.getbuffer())
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.release()
 
     def _file(self, name: str) -> Path:
         return self.path / name
+
+    def _read_history(self) -> list[dict]:
+        path = self._file("metrics.jsonl")
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--resume {self.path}: {path.name} is missing or damaged ({error})") from None
 
     def _check_settings(self) -> None:
         before = files.read_json(self._file("args.json"))
