@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import numbers
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from models.arrays import numbers_of
 
 PROBABILITIES = ("probabilities", "probability", "probs", "output_probability")
 # What a part of an answer may be called, by what is asked for; the first that is there is taken.
@@ -21,20 +21,7 @@ NAMES = {
     "labels": ("labels", "label", "output_label", "predictions", "prediction"),
     "images": ("images", "image", "reconstructions", "reconstruction", "reconstructed"),
 }
-REFUSED: tuple[tuple[Any, str], ...] = (
-    (type(None), "None; does the function lack a return?"),
-    ((str, bytes, bytearray), "text or bytes, not numbers; if they hold numbers, decode them (json.loads)"),
-    (Awaitable, "a coroutine, as async functions do; let a plain function wait for it (asyncio.run)"),
-    ((Iterator, AsyncIterator), "a generator; return a list of its values, or an array"),
-    (Set, "a set, whose values have no order"),
-)
 Shape = tuple[int, ...]
-
-
-def said(error: BaseException) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}".removesuffix(": ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +83,8 @@ def _unclear(shapes: Mapping[str, Shape | None], wanted: Wanted) -> str:
     if alike and list(shapes) != [str(place) for place in range(len(shapes))]:
         return f"returned values for {', '.join(shapes)}, but the classes are {', '.join(wanted.classes)}"
     listed = ", ".join(f"{name} {'(no numbers)' if shape is None else list(shape)}" for name, shape in shapes.items())
-    said = "name one with --output NAME" if wanted.output is None else f"--output {wanted.output} is none of them"
-    return f"returned {listed}; {said}"
+    how = "name one with --output NAME" if wanted.output is None else f"--output {wanted.output} is none of them"
+    return f"returned {listed}; {how}"
 
 
 def misfit(shape: Shape, wanted: Wanted) -> str:
@@ -136,7 +123,7 @@ def _array(answer: Any, wanted: Wanted) -> np.ndarray:
         return _of_sequence(answer, wanted)
     parts = _parts(answer, wanted)
     if parts is None:
-        return _rows(list(answer), wanted) if _holds_rows(answer) else _numbers(answer)
+        return _rows(list(answer), wanted) if _holds_rows(answer) else numbers_of(answer)
     columns = _columns(parts, wanted)
     if columns:
         return _joined([_array(parts[name], wanted) for name in columns], answer, axis=-1)
@@ -155,10 +142,13 @@ def _parts(answer: Any, wanted: Wanted) -> Mapping[Any, Any] | None:
     if hasattr(answer, "columns") and hasattr(answer, "to_numpy"):  # a table
         named = {name: answer[name] for name in answer.columns}
         return named if _columns(named, wanted) else None
-    if isinstance(answer, Tensor) or hasattr(answer, "__array__") or hasattr(answer, "__dlpack__"):
-        return None
-    names = dict.fromkeys([*([wanted.output] if wanted.output else []), *wanted.names])
-    return {name: getattr(answer, name) for name in names if hasattr(answer, name)} or None
+    return None if hasattr(answer, "__array__") or hasattr(answer, "__dlpack__") else _attributes(answer, wanted)
+
+
+def _attributes(answer: Any, wanted: Wanted) -> Mapping[str, Any] | None:
+    """The attributes of an object that may be what is wanted; None if it has none."""
+    names = [name for name in (wanted.output, *wanted.names) if name is not None and hasattr(answer, name)]
+    return {name: getattr(answer, name) for name in names} or None
 
 
 def _columns(parts: Mapping[Any, Any], wanted: Wanted) -> list[Any] | None:
@@ -228,78 +218,3 @@ def _joined(parts: Sequence[np.ndarray], answer: Any, axis: int = 0) -> np.ndarr
     if len({part.shape for part in parts}) > 1:
         raise ValueError(f"returned {type(answer).__name__}, not an array of numbers: its parts differ in length")
     return np.stack(parts, axis=axis) if parts else np.empty(0)
-
-
-# ---- arrays ----------------------------------------------------------------------------------------------------------
-
-
-def _numbers(value: Any) -> np.ndarray:
-    """The numbers of an array of any library, in a type that NumPy computes with."""
-    for kinds, said in REFUSED:
-        if isinstance(value, kinds):
-            if inspect.iscoroutine(value):
-                value.close()  # it will never be awaited
-            raise ValueError(f"returned {said}")
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError("returned an array with masked values, which are no numbers")
-    if isinstance(value, Tensor):
-        found = _of_tensor(value)
-    else:
-        found = _of_foreign(value)
-        _must_be_in_order(value)
-    if found.dtype.kind in "fiub":
-        return found
-    if found.dtype.kind == "V" and found.dtype.names is None and found.dtype.itemsize <= 2:  # bfloat16 outside of torch
-        return found.astype(np.float32)
-    if found.dtype.kind != "O":
-        raise ValueError(f"returned values of type {found.dtype}, not numbers")
-    if found.ndim == 0 and not isinstance(value, np.ndarray):
-        raise ValueError(f"returned {type(value).__name__}, not an array of numbers")
-    odd = [type(each).__name__ for each in found.flat if not isinstance(each, numbers.Real)]
-    if odd:
-        raise ValueError(f"returned values of type {odd[0]}, not numbers")
-    return found.astype(np.int64 if all(isinstance(each, numbers.Integral) for each in found.flat) else np.float64)
-
-
-def _of_tensor(tensor: Tensor) -> np.ndarray:
-    """A torch tensor on any device, of any type and layout, whether or not it requires gradients."""
-    if tensor.is_meta:
-        raise ValueError("returned a tensor on the device meta, which holds no numbers")
-    if tensor.is_nested:
-        raise ValueError("returned a nested tensor, not an array of numbers: its rows differ in length")
-    try:
-        tensor = tensor.detach()
-        tensor = tensor.dequantize() if tensor.is_quantized else tensor
-        tensor = tensor if tensor.layout == torch.strided else tensor.to_dense()
-        if tensor.is_floating_point() and tensor.dtype != torch.float64:
-            tensor = tensor.float()  # NumPy knows no bfloat16
-        return tensor.cpu().resolve_conj().resolve_neg().numpy()
-    except Exception as error:  # of a subclass, or of a device that does not answer
-        raise ValueError(f"returned {type(tensor).__name__}, whose numbers cannot be read: {said(error)}") from None
-
-
-def _of_foreign(value: Any) -> np.ndarray:
-    """An array of another library, by NumPy's protocol or by DLPack (from a GPU, of which NumPy takes none)."""
-    failed: Exception | None = None
-    if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
-        try:
-            return np.asarray(value)
-        except Exception as error:  # whatever a foreign library raises
-            failed = error
-    if hasattr(value, "__dlpack__"):
-        try:
-            return _of_tensor(torch.from_dlpack(value))
-        except Exception as error:
-            failed = failed or error
-    why = said(failed) if failed is not None else "no reason is given"
-    raise ValueError(f"returned {type(value).__name__}, which does not become an array: {why}")
-
-
-def _must_be_in_order(value: Any) -> None:
-    """Raises ValueError if the rows of a table of pandas are numbered from 0, but sorted otherwise."""
-    index = getattr(value, "index", None)
-    if index is None or callable(index) or not hasattr(value, "to_numpy"):
-        return
-    places = np.asarray(index)
-    if places.dtype.kind in "iu" and (np.diff(places) < 0).any() and (np.sort(places) == np.arange(len(places))).all():
-        raise ValueError(f"returned a {type(value).__name__} whose rows are out of order; return .sort_index() of it")

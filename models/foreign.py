@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from common import files
-from models import onnx_files
 from models.answers import Wanted
 from models.functions import is_function, module_of, python_function
+from models.onnx_files import digest
+from models.onnx_network import OnnxNetwork
 from models.queries import RETRIES, Function
 from models.reading import must_be_a_file
 
@@ -41,13 +42,13 @@ class Foreign:
 def foreign(flag: str, spec: Path | str, axes: str | None = None) -> Foreign:
     """The network of an ONNX file or of `package.module:function`. Raises FileNotFoundError or ValueError."""
     if is_onnx(spec):
-        file = onnx_files.OnnxFile(flag, Path(spec))
+        network = OnnxNetwork(flag, Path(spec))
 
         def bind(channels: int, size: int, wanted: Callable[[int], Wanted]) -> tuple[Function, bool]:
-            bound = file.bind(channels, size, wanted, axes)
+            bound = network.bind(channels, size, wanted, axes)
             return bound.function, bound.probabilities
 
-        return Foreign(file.known, 0, bind)  # what fails once, fails again
+        return Foreign(network.known, 0, bind)  # what fails once, fails again
     if axes is not None:
         raise ValueError(f"--axes {axes}: is for ONNX files; a function gets [B, C, H, W] and can transpose it")
     function = python_function(flag, str(spec))
@@ -85,7 +86,7 @@ def fingerprint(spec: Path | str) -> str:
     function: its name and the SHA-256 of its module's file, which does not cover everything that the function depends
     on."""
     if is_onnx(spec):
-        return onnx_files.digest("", Path(spec))
+        return digest("", Path(spec))
     if not is_function(spec):
         return files.sha256(spec)
     source = getattr(module_of("", str(spec)), "__file__", None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from models.answers import said
+from models.arrays import said
 from models.queries import Function
 
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models import steady
-from models.answers import Wanted, said, to_array
+from models.answers import Wanted, to_array
+from models.arrays import said
 
 RETRIES = 5  # of a failing query, after 1, 2, 4, 8 and 16 s, or when the service says
 LONGEST = 600  # seconds that a service may ask to wait

@@ -255,3 +255,102 @@ def test_an_onnx_file_is_attacked_by_labels(onnx, data_dir):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2
     assert all(int(row["queries"]) >= 1 for row in rows)
+
+
+# ---- functions that are hard on their images, through the real command lines ----------------------------------------
+
+SERVICE = """
+import numpy as np
+
+asked = [0]
+
+
+def plain(images):
+    asked[0] += len(images)
+    return (images.reshape(len(images), -1) - 0.3) @ np.random.default_rng(0).normal(size=(1024, 4))
+
+
+def spoils(images):
+    images *= 4
+    return plain(images / 4)  # exactly
+
+
+def random(images):
+    return plain(images) + np.random.normal(size=(len(images), 4)) * 9
+
+
+def batch(images):
+    return plain(images) - plain(images).mean(axis=0)
+"""
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    (tmp_path / "rough.py").write_text(SERVICE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield "rough"
+    sys.modules.pop("rough", None)
+
+
+def described(classifier, data_dir):
+    return (
+        *("--data_dir", data_dir, "--classifier", classifier, "--dataset", "Phantom_MRI", "--image_size", 32),
+        *("--channels", 1),
+    )
+
+
+def test_a_function_that_works_in_place_is_certified_attacked_and_trained_against(service, data_dir, tmp_path):
+    """As if it did not: the same certificates, attacked images and losses."""
+    found = {}
+    for name in ("plain", "spoils"):
+        common = described(f"{service}:{name}", data_dir)
+        run_script(
+            "AE_DS_verify",
+            *common,
+            *("--sigma", 0.1, "--N0", 10, "--N", 40, "--max", 3, "--outfile", tmp_path / f"{name}.tsv"),
+        )
+        lines = (tmp_path / f"{name}.tsv").read_text().splitlines()
+        run_script("attacks.generate", *common, *("--attack", "HSJ", "--steps", 1, "--skip", 12, "--suffix", name))
+        with (data_dir / "Phantom_MRI" / f"AT_HSJ{name}" / "manifest.csv").open(newline="") as stream:
+            attacked = [[row["l2"], row["linf"], row["queries"]] for row in csv.DictReader(stream)]
+        run_script(
+            "main_ds",
+            *common,
+            *("--optimization_method", "ZO", "--zo_method", "DCT", "--q", 2, "--noise_sd", 0.1, "--epochs", 1),
+            *("--batch", 40, "--outdir", tmp_path / name),
+        )
+        row = json.loads((tmp_path / name / "metrics.jsonl").read_text())
+        votes = [[value for k, value in enumerate(line.split("\t")) if k != 5] for line in lines]  # but the time
+        found[name] = (votes, attacked, row["train_loss"], row["val_agreement"], row["queries"])
+    assert found["plain"] == found["spoils"]
+    assert all(float(linf) <= 1 for _, linf, _ in found["plain"][1])
+
+
+@pytest.mark.parametrize(("name", "words"), [("random", "same images again"), ("batch", "other images")])
+def test_what_is_no_function_is_refused_before_any_result(service, name, words, data_dir, tmp_path, fails):
+    common = described(f"{service}:{name}", data_dir)
+    fails(1, (f"rough:{name}", words), "evaluate", *common, "--outfile", tmp_path / "e.json")
+    certify = ("AE_DS_verify", *common, "--sigma", 0.25, "--N", 100)
+    fails(1, (words,), *certify, "--outfile", tmp_path / "c.tsv")
+    assert len((tmp_path / "c.tsv").read_text().splitlines()) == 1
+    image = next((data_dir / "Phantom_MRI").rglob("*.png"))
+    fails(1, (words,), *certify, "--predict", image, "--outfile", tmp_path / "p.json")
+    fails(1, (words,), "attacks.generate", *common, "--attack", "HSJ", "--skip", 30, "--suffix", name)
+    zo = ("--optimization_method", "ZO", "--q", 2, "--batch", 40)
+    fails(1, (words,), "main_ds", *common, *zo, "--outdir", tmp_path / "run")
+    assert not [*tmp_path.glob("[ep].json"), *tmp_path.glob("run/*.tar")]
+    assert not list((data_dir / "Phantom_MRI" / f"AT_HSJ{name}").rglob("*.png"))
+
+
+def test_the_query_budget_covers_the_check(service, data_dir, tmp_path, monkeypatch):
+    """Of all images that the function is asked about."""
+    run_script(
+        "main_ds",
+        *described(f"{service}:plain", data_dir),
+        *("--optimization_method", "ZO", "--q", 1, "--batch", 40, "--epochs", 3),
+        *("--query_budget", 900, "--outdir", tmp_path / "run"),
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sys.modules[service].asked[0] == rows[-1]["queries"] <= 900
+    assert len(rows) == 2

@@ -44,7 +44,7 @@ SCRIPTS = [
 FOREIGN_FLAGS = {"--build-arg", "--gpus", "--rm", "--cores", "--directory", "--configfile", "--nproc_per_node"}
 SHELL_FLAGS = {
     "run.sh": {"--dataset", "--source", "--protocol", "--device", "--outdir", "--help"},
-    "test.sh": {"--coverage"},
+    "test.sh": {"--coverage", "--hypothesis-profile"},
 }
 ELLIPSIS = "…"
 
