@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import warnings as quiet
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -162,7 +163,7 @@ def clean(sources: Sources) -> list[dict[str, Any]]:
             title = f"{name}, {images}, asked once"
             found.append({"title": title, "report": report, "split": settings["split"]})
     rows = sources.main.rows
-    report = summarize(rows["label"], rows["predict"], sources.classes)
+    report = _summarized(rows["label"], rows["predict"], sources.classes)
     report["groups"] = _group_rates(sources.main)
     title = f"{sources.main.name}, σ = {sources.main.sigma:g}, by the vote under noise (answers of the certificates)"
     return [*found, {"title": title, "report": report, "split": sources.settings.get("split") or "test"}]
@@ -174,8 +175,14 @@ def _group_rates(each: Certification) -> dict[str, dict]:
         return {}
     code = {"disease": 0, "healthy": 1, str(ABSTAIN): ABSTAIN}
     truth, said = (np.array([code[text] for text in each.rows[f"group_{which}"]]) for which in ("label", "predict"))
-    whole = summarize(truth, said, ["disease", "healthy"], groups={"disease": [0], "healthy": [1]})
-    return whole["groups"]
+    return _summarized(truth, said, ["disease", "healthy"], {"disease": [0], "healthy": [1]})["groups"]
+
+
+def _summarized(truth: np.ndarray, said: np.ndarray, names: list[str], groups: dict | None = None) -> dict:
+    """`metrics.summarize`, without scikit-learn's warning that there is only one class: the table shows that."""
+    with quiet.catch_warnings():
+        quiet.simplefilter("ignore", UserWarning)
+        return summarize(truth, said, names, groups=groups)
 
 
 def rate_rows(report: dict) -> list[dict[str, Any]]:
