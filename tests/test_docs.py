@@ -37,6 +37,7 @@ SCRIPTS = [
     "evaluate",
     "evaluate_reconstruction",
     "make_tables",
+    "make_report",
     "reproduce",
 ]
 # Flags of other people's programs that pages mention, and of our shell scripts.
