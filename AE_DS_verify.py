@@ -110,7 +110,7 @@ def main(args: argparse.Namespace) -> None:
         args.seed = secrets.randbits(63) if secret else 0
     pipeline = open_pipeline(args, device)
     info = info_of(args, pipeline)
-    say_order(args.classifier, pipeline.info, info)
+    say_order(args.classifier, pipeline.info or pipeline.outputs, info)
     settings = describe(args, pipeline, info, device)
     for sigma in args.sigma:
         if line := check_draws(settings, sigma, args.asked):

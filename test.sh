@@ -9,6 +9,7 @@ for argument in "$@"; do
     case "$argument" in --coverage) coverage=1 ;; *) arguments+=("$argument") ;; esac
 done
 set_up
+set_up_models
 # What the tests in a browser need, as far as it can be had here, once; what is missing they name and skip. To try again:
 # rm -r .venv/browser
 if [ ! -d "$venv/browser" ]; then

@@ -46,8 +46,8 @@ from evaluation.certificates import ABSTAIN, Certification, columns_of, load
 from evaluation.figures import robustness_png
 from evaluation.robustness import Claim, claims_of, outcome, summary
 from imaging.catalogue import dataset_name
-from models import QueriedClassifier, fingerprint, hardware, select_device
-from models.flags import open_pipeline
+from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
+from models.flags import fixed_by, open_pipeline
 
 COLUMNS = (
     "idx",
@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
             f"--classifier {args.classifier}: gives no gradients, which these attacks need; use "
             "attacks/generate.py --target smoothed --attack QEBA, which needs none"
         )
-    must_be_certified(args, certification.settings)
+    must_be_certified(args, pipeline, certification.settings)
     dataset = open_images(args, pipeline, certification.settings["split"])
     if dataset.manifest.digest != certification.settings["manifest"]:
         raise ValueError(f"{dataset.manifest.path}: is not the manifest of the certified images")
@@ -167,7 +167,7 @@ def take_settings(args: argparse.Namespace, settings: dict) -> None:
     args.dataset, args.protocol = settings["dataset"], settings["protocol"]
 
 
-def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
+def must_be_certified(args: argparse.Namespace, pipeline: Pipeline, settings: dict) -> None:
     """Raises ValueError unless the parts on the command line are those of the certificates."""
     parts = {
         "classifier": args.classifier,
@@ -180,6 +180,13 @@ def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
         if own != settings.get(f"{name}_sha256"):
             flag = "--classifier" if name == "classifier" else f"--pretrained_{name}"
             raise ValueError(f"{flag} {path}: is not the {name} of {args.certificates}")
+    used = fixed_by(args, pipeline)
+    for name in ("classifier_flags", "classifier_weights_sha256"):
+        if used.get(name) != settings.get(name):
+            raise ValueError(
+                f"--classifier {args.classifier}: was used in another way for {args.certificates}: {name} "
+                f"{settings.get(name)} (now {used.get(name)})"
+            )
 
 
 def attack_all(
