@@ -17,9 +17,9 @@ if [ ! -d "$venv/browser" ]; then
     mkdir -p "$venv/browser"
     {
         "$python" -m pip install --disable-pip-version-check 'playwright>=1.40' || true
-        npm install --prefix "$venv/browser" --no-audit --no-fund axe-core@4 || true
+        npm install --prefix "$venv/browser" --no-audit --no-fund --fetch-retries=1 --fetch-timeout=20000 axe-core@4 || true
         if [ "$(id -u)" = 0 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
-            apt-get update && apt-get install -y --no-install-recommends chromium || true
+            apt-get -o Acquire::http::Timeout=20 update && apt-get -o Acquire::http::Timeout=20 install -y --no-install-recommends chromium || true
         fi
     } >"$venv/browser/install.log" 2>&1
 fi
