@@ -11,6 +11,7 @@ import torch
 
 from common import files
 from models import fingerprint, load_classifier
+from models.measurements import load_reconstructor
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -376,6 +377,38 @@ def test_outputs_that_are_no_scores(load, changes, words):
 def test_names_that_are_not_those_of_the_classes(load):
     with pytest.raises(ValueError, match="values for a, b, c, d, but the classes are fish, bird, cat, dog"):
         load(zipmap(classlabels_strings=list("abcd")))
+
+
+def test_labels_by_name(load):
+    """As scikit-learn's exporter gives them, if it was trained on names."""
+    model = network(
+        after=[LABEL, node("Gather", "names label", "output_label", axis=0)],
+        outputs=(("output_label", ["b"], Type.STRING),),
+        names=np.array(NAMES, dtype=object),
+    )
+    found = load(model, "labels")(IMAGES)
+    assert found.argmax(dim=1).tolist() == logits(IMAGES).argmax(axis=1).tolist()
+
+
+def test_a_network_from_images_to_images(tmp_path):
+    """Channels last go in and come out."""
+    graph = helper.make_graph(
+        [node("Mul", "x two", "y"), node("Identity", "x", "z")],
+        "double",
+        [helper.make_tensor_value_info("x", Type.FLOAT, ["b", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info(name, Type.FLOAT, ["b", SIZE, SIZE, 3]) for name in "zy"],
+        [onnx.numpy_helper.from_array(np.float32([1, 2, 3]), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "R.onnx")
+    described = {"dataset": "Mine", "image_size": None, "channels": None, "measurement": "undersampled"}
+    with pytest.raises(
+        ValueError, match=r"R\.onnx: returned z \[2, 3, 8, 8\], y \[2, 3, 8, 8\]; name one with --output"
+    ):
+        load_reconstructor(tmp_path / "R.onnx", **described)
+    network, _, made = load_reconstructor(tmp_path / "R.onnx", output="y", **described)
+    assert (made["image_size"], made["arch_kwargs"]["channels"]) == (SIZE, 3)
+    torch.testing.assert_close(network(IMAGES), IMAGES * torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1))
 
 
 # ---- networks that are no functions, and files that are no networks --------------------------------------------------
