@@ -95,6 +95,7 @@ def main(args: argparse.Namespace) -> None:
     fixed = {
         "manifest": train_data.manifest.digest,
         "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
+        **({"classifier_weights_sha256": made["weights_sha256"]} if made.get("weights_sha256") else {}),
         "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
     }
     with RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume) as run:
