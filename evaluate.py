@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
     args.amp = resolve_amp(args.amp, device)
     base_classifier = pipeline.at(told, args.amp)
     dataset = open_images(args, pipeline, args.split)
-    say_order(args.classifier, pipeline.info, dataset.info)
+    say_order(args.classifier, pipeline.info or pipeline.outputs, dataset.info)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
 

@@ -14,7 +14,7 @@ from models.functions import is_function, module_of, python_function
 from models.onnx_files import digest
 from models.onnx_network import OnnxNetwork
 from models.queries import RETRIES, Function
-from models.reading import must_be_a_file
+from models.reading import digest_of_folder, must_be_a_file
 
 TO_CHOOSE = ("output", "axes")  # flags that say how a foreign network is to be used
 
@@ -82,9 +82,11 @@ def must_agree(flag: str, spec: Path | str, known: dict[str, Any], described: di
 
 
 def fingerprint(spec: Path | str) -> str:
-    """SHA-256 of a network's file, or of all files of an ONNX file that keeps its weights in others. Of a Python
-    function: its name and the SHA-256 of its module's file, which does not cover everything that the function depends
-    on."""
+    """SHA-256 of a network's file, or of all files of a folder, or of an ONNX file that keeps its weights in others. Of
+    a Python function: its name and the SHA-256 of its module's file, which does not cover everything that the function
+    depends on."""
+    if Path(spec).is_dir():
+        return digest_of_folder(Path(spec))
     if is_onnx(spec):
         return digest("", Path(spec))
     if not is_function(spec):

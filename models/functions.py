@@ -28,9 +28,9 @@ def is_function(spec: Path | str) -> bool:
     return bool(colon and named and DOTTED.fullmatch(name)) and not Path(spec).exists()
 
 
-def python_function(flag: str, spec: str) -> Function:
-    """The function that `spec` names. A module is looked for in the current folder and on Python's path. Raises
-    ValueError that says why there is none, or FileNotFoundError."""
+def object_of(flag: str, spec: str) -> Any:
+    """What `spec` names. A module is looked for in the current folder and on Python's path. Raises ValueError that says
+    why there is no such thing, or FileNotFoundError."""
     name = spec.rpartition(":")[2]
     found: Any = module_of(flag, spec)
     for part in name.split("."):
@@ -41,6 +41,12 @@ def python_function(flag: str, spec: str) -> Function:
             listed = f"; there is {', '.join((own or there)[:8])}" if there else ""
             raise ValueError(f"{flag} {spec}: cannot be imported: {spec.rpartition(':')[0]} has no {part}{listed}")
         found = getattr(found, part)
+    return found
+
+
+def python_function(flag: str, spec: str) -> Function:
+    """The function that `spec` names. Raises what `object_of` does, and ValueError if it is none of one batch."""
+    found = object_of(flag, spec)
     wrong = what_is_wrong(found)
     if wrong:
         raise ValueError(
