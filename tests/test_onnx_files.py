@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import run_script
 
 from common import files
+from datasets import get_dataset
 from models import fingerprint, load_classifier
 from models.measurements import load_reconstructor
 
@@ -486,3 +488,37 @@ def test_an_operator_that_nobody_knows(load):
     model.opset_import.append(helper.make_opsetid("my.own", 1))
     with pytest.raises(ValueError, match=r"mine\.onnx: not a readable ONNX file: .*my\.own:Magic"):
         load(model)
+
+
+# ---- through the real command line -----------------------------------------------------------------------------------
+
+
+def test_flags_that_choose(data_dir, tmp_path, fails):
+    """One of two outputs by name, the order of axes by a flag; a file with its weights beside it certifies as its own
+    fingerprint."""
+    size, outputs = SIZE, (("neg", ["b", CLASSES]), ("pos", ["b", CLASSES]))
+    two = network(
+        shape=("b", 3 * size**2),
+        before=[node("Reshape", "x four", "images")],
+        after=[NEGATIVE, node("Identity", "logits", "pos")],
+        outputs=outputs,
+        four=np.array([-1, 3, size, size]),
+    )
+    path = tmp_path / "two.onnx"
+    onnx.save(two, path, save_as_external_data=True, location="two.onnx.data", size_threshold=1000)
+    common = ("--data_dir", data_dir, "--classifier", path, "--dataset", "Phantom_MRI", "--image_size", size)
+    common = (*common, "--channels", 3)
+    fails(1, ("two.onnx", "neg [2, 4], pos [2, 4]", "--output NAME"), "evaluate", *common)
+    fails(1, ("two.onnx", "--axes NCHW or NHWC"), "evaluate", *common, "--output", "pos")
+    chosen = (*common, "--output", "pos", "--axes", "NCHW")
+    run_script("evaluate", *chosen, "--predictions", tmp_path / "p.tsv")
+    found = np.loadtxt(tmp_path / "p.tsv", skiprows=1, dtype=int)
+    data = get_dataset("Phantom_MRI", "test", size, data_dir=data_dir)
+    images = torch.stack([data[i][0] for i in range(len(data))])
+    assert found[:, 2].tolist() == logits(images).argmax(axis=1).tolist()
+    certify = ("AE_DS_verify", *chosen, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 1)
+    run_script(*certify, "--outfile", tmp_path / "c.tsv")
+    settings = files.read_json(tmp_path / "c.tsv.json")
+    assert (settings["output"], settings["axes"]) == ("pos", "NCHW")
+    assert settings["classifier_sha256"] == fingerprint(path) != files.sha256(path)
+    fails(1, ("axes NCHW (now NHWC)",), *certify, "--axes", "NHWC", "--outfile", tmp_path / "c.tsv")
