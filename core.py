@@ -39,6 +39,7 @@ from smoothing.transforms import Changed, Family, must_be_additive
 
 class Smooth:
     """The smoothed classifier `g(x) = argmax_c P[f(x + n) = c]`, `n ~ N(0, sigma² I)`, of a base classifier f.
+
     Args:
         base_classifier: f, any callable that maps images `[B, C, H, W]` to scores `[B, num_classes]`. Networks in it
             must be in eval mode.

@@ -38,13 +38,13 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from attacks.certified import Attempt, CertificateAttack, claims_of, differ
+from attacks.certified import Attempt, CertificateAttack
 from attacks.folder import open_images
 from common import cli, files
 from datasets import ImageDataset
 from evaluation.certificates import ABSTAIN, Certification, columns_of, load
 from evaluation.figures import robustness_png
-from evaluation.robustness import Claim, summary
+from evaluation.robustness import Claim, claims_of, outcome, summary
 from imaging.catalogue import dataset_name
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
 from models.flags import fixed_by, open_pipeline
@@ -61,7 +61,6 @@ COLUMNS = (
     "group_answer_again",
     "seconds",
 )
-KINDS = ("class", "group")  # of claims
 NOT_COMPARED = {"skip", "multiples", "certificates", "batch", "command", "hardware", "torch"}
 
 
@@ -137,7 +136,7 @@ def main(args: argparse.Namespace) -> None:
         args.batch,
     )
     lines = attack_all(args, attack, dataset, rows, list(groups))
-    claims = outcome(certification, rows, lines, list(groups))
+    claims = outcome(rows, lines, list(groups))
     found = [summary(claim, certification.settings["alpha"], args.alpha) for claim in claims]
 
     # ---- the report ----
@@ -246,32 +245,6 @@ def draw(args: argparse.Namespace, certification: Certification, claims: list[Cl
     title = f"{note}σ = {certification.sigma:g}, {images} images"
     with files.replacing(Path(f"{args.outfile}.png")) as temporary:
         temporary.write_bytes(robustness_png(claims, longest, title, certification.asked))
-
-
-def outcome(certification: Certification, rows: np.ndarray, lines: list[dict], groups: list[str]) -> list[Claim]:
-    """The claims of `rows`, each with the length of the shortest perturbation that broke it. A perturbation counts for
-    both claims of its image, no matter which of them it attacked."""
-    found = []
-    for name in KINDS if groups else KINDS[:1]:
-        prefix = "group_" if name == "group" else ""
-        certified = np.array([any(claim == name for claim, *_ in claims_of(row, groups)) for row in rows])
-        right = rows["group_predict"] == rows["group_label"] if prefix else rows["correct"]
-        broken, suspected = np.full(len(rows), np.inf), np.full(len(rows), np.inf)
-        inside = np.zeros(len(rows), dtype=int)
-        place = {int(row["idx"]): i for i, row in enumerate(rows)}
-        for line in lines:
-            i = place.get(int(line["idx"]))
-            if i is None or not certified[i]:
-                continue
-            own = groups.index(rows[i]["group_predict"]) if prefix else int(rows[i]["predict"])
-            length = float(line["l2"])
-            inside[i] += length <= rows[i][f"{prefix}radius"]
-            if differ([int(line[f"{prefix}answer"])], [own]):
-                suspected[i] = min(suspected[i], length)
-                if differ([int(line[f"{prefix}answer_again"])], [own]):
-                    broken[i] = min(broken[i], length)
-        found.append(Claim(name, np.asarray(right), certified, rows[f"{prefix}radius"], broken, suspected, inside))
-    return found
 
 
 def describe(args: argparse.Namespace, device: torch.device | str) -> dict:

@@ -119,6 +119,9 @@ def _squeezed(found: np.ndarray, axes: int) -> np.ndarray:
 
 def _array(answer: Any, wanted: Wanted) -> np.ndarray:
     """The numbers of `answer`, or of its part that is wanted."""
+    names = _names_of_classes(answer, wanted)
+    if names:
+        return np.array([wanted.classes.index(name) for name in names])
     if _is_sequence(answer):
         return _of_sequence(answer, wanted)
     parts = _parts(answer, wanted)
@@ -129,6 +132,20 @@ def _array(answer: Any, wanted: Wanted) -> np.ndarray:
         return _joined([_array(parts[name], wanted) for name in columns], answer, axis=-1)
     named = {str(name): part for name, part in parts.items()}
     return _array(named[choose(named, wanted)], dataclasses.replace(wanted, output=None))
+
+
+def _names_of_classes(answer: Any, wanted: Wanted) -> list[str]:
+    """The labels of all images, if labels are wanted and they are names of classes; else []. Raises ValueError if they
+    are names, but not all of classes."""
+    if len(wanted.forms[0]) != 1 or not wanted.classes or not isinstance(answer, (list, tuple, np.ndarray)):
+        return []
+    names = [*(answer.flat if isinstance(answer, np.ndarray) else answer)]
+    if not all(isinstance(name, str) for name in names):
+        return []
+    others = [name for name in names if name not in wanted.classes]
+    if others:
+        raise ValueError(f"returned the label {others[0]!r}, but the classes are {', '.join(wanted.classes)}")
+    return names
 
 
 def _parts(answer: Any, wanted: Wanted) -> Mapping[Any, Any] | None:

@@ -89,8 +89,8 @@ def must_classify(flag: str, folder: Path, config: dict[str, Any]) -> None:
 
 
 def preprocessing(folder: Path) -> dict[str, Any]:
-    """What the preprocessor_config.json of a folder says for images in [0, 1]: `image_size`, `mean`, `std`,
-    `resampling`, and whether it `crops`; {} if there is none."""
+    """`image_size`, `mean`, `std`, `resampling` and whether it `crops`, for images in [0, 1], by a folder's
+    preprocessor_config.json; {} if there is none."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return {}

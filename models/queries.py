@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.resources import is_exhausted
 from models import steady
 from models.answers import Wanted, to_array
 from models.arrays import said
@@ -94,6 +95,8 @@ class Queried(nn.Module):
             try:
                 return self._function(np.array(images, order="C"))
             except (Exception, SystemExit) as error:  # whatever a foreign function raises
+                if is_exhausted(error):
+                    raise  # memory, which a smaller batch may need
                 wait = max(2.0**attempt, retry_after(error))
                 if attempt == self._retries or not may_pass(error) or wait > LONGEST:
                     times = f" {attempt + 1} times" if attempt else ""

@@ -203,6 +203,17 @@ def test_by_what_is_asked_for():
         assert np.array_equal(to_array(answer, scores_wanted(scores, 4, 3, CLASSES)), right)
 
 
+def test_labels_may_be_the_names_of_classes():
+    wanted = scores_wanted("labels", 4, 3, CLASSES)
+    names = ["cat", "fish", "cat", "bird"]
+    for answer in (names, np.array(names), np.array(names, dtype=object), {"label": names}, (names, ROWS)):
+        assert to_array(answer, wanted).tolist() == [2, 0, 2, 1]
+    with pytest.raises(ValueError, match="returned the label 'dog', but the classes are fish, bird, cat"):
+        to_array(["cat", "dog"], wanted)
+    with pytest.raises(ValueError, match="text"):
+        to_array(names, scores_wanted("labels", 4, 3))
+
+
 def test_images_are_no_rows_of_scores():
     images = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
     wanted = Wanted(("images",), (images.shape,))

@@ -37,10 +37,20 @@ SCRIPTS = [
     "evaluate",
     "evaluate_reconstruction",
     "make_tables",
+    "make_report",
     "reproduce",
 ]
 # Flags of other people's programs that pages mention, and of our shell scripts.
-FOREIGN_FLAGS = {"--build-arg", "--gpus", "--rm", "--cores", "--directory", "--configfile", "--nproc_per_node"}
+FOREIGN_FLAGS = {
+    "--build-arg",
+    "--gpus",
+    "--rm",
+    "--shm-size",
+    "--cores",
+    "--directory",
+    "--configfile",
+    "--nproc_per_node",
+}
 SHELL_FLAGS = {
     "run.sh": {"--dataset", "--source", "--protocol", "--device", "--outdir", "--help"},
     "test.sh": {"--coverage", "--hypothesis-profile"},

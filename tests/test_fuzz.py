@@ -40,14 +40,14 @@ ours = settings(
 def classifier(tmp_path_factory) -> str:
     """A classifier of the user's own: brightness."""
     folder = tmp_path_factory.mktemp("box")
-    (folder / "brightness.py").write_text(
+    (folder / "fuzz_brightness.py").write_text(
         "import numpy as np\n"
         "def classify(images):\n"
         "    mean = images.mean(axis=(1, 2, 3))\n"
         "    return np.stack([mean, 1 - mean, 0 * mean, 0 * mean], axis=1)\n"
     )
     sys.path.insert(0, str(folder))
-    yield "brightness:classify"
+    yield "fuzz_brightness:classify"
     sys.path.remove(str(folder))
 
 

@@ -401,3 +401,14 @@ def test_instruction_set_is_the_best_that_the_cpu_has(monkeypatch):
         monkeypatch.delattr(torch.cpu, check)
     assert instruction_set("cpu") == "none"
     assert instruction_set("cuda") == "none"
+
+
+def test_a_frozen_network_prints_no_traceback_of_its_own(capsys):
+    """As modules that torch.fx has traced do on any error, such as a lack of memory that is then dealt with."""
+    folded = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model = frozen(folded)
+    assert isinstance(model, torch.fx.GraphModule)
+    with pytest.raises(RuntimeError):
+        model(torch.zeros(1, 5, 8, 8))
+    assert capsys.readouterr().err == ""
+    assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 6, 6)

@@ -8,9 +8,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import run_script
 
 from common import files
+from datasets import get_dataset
 from models import fingerprint, load_classifier
+from models.measurements import load_reconstructor
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -378,6 +381,38 @@ def test_names_that_are_not_those_of_the_classes(load):
         load(zipmap(classlabels_strings=list("abcd")))
 
 
+def test_labels_by_name(load):
+    """As scikit-learn's exporter gives them, if it was trained on names."""
+    model = network(
+        after=[LABEL, node("Gather", "names label", "output_label", axis=0)],
+        outputs=(("output_label", ["b"], Type.STRING),),
+        names=np.array(NAMES, dtype=object),
+    )
+    found = load(model, "labels")(IMAGES)
+    assert found.argmax(dim=1).tolist() == logits(IMAGES).argmax(axis=1).tolist()
+
+
+def test_a_network_from_images_to_images(tmp_path):
+    """Channels last go in and come out."""
+    graph = helper.make_graph(
+        [node("Mul", "x two", "y"), node("Identity", "x", "z")],
+        "double",
+        [helper.make_tensor_value_info("x", Type.FLOAT, ["b", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info(name, Type.FLOAT, ["b", SIZE, SIZE, 3]) for name in "zy"],
+        [onnx.numpy_helper.from_array(np.float32([1, 2, 3]), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "R.onnx")
+    described = {"dataset": "Mine", "image_size": None, "channels": None, "measurement": "undersampled"}
+    with pytest.raises(
+        ValueError, match=r"R\.onnx: returned z \[2, 3, 8, 8\], y \[2, 3, 8, 8\]; name one with --output"
+    ):
+        load_reconstructor(tmp_path / "R.onnx", **described)
+    network, _, made = load_reconstructor(tmp_path / "R.onnx", output="y", **described)
+    assert (made["image_size"], made["arch_kwargs"]["channels"]) == (SIZE, 3)
+    torch.testing.assert_close(network(IMAGES), IMAGES * torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1))
+
+
 # ---- networks that are no functions, and files that are no networks --------------------------------------------------
 
 
@@ -453,3 +488,37 @@ def test_an_operator_that_nobody_knows(load):
     model.opset_import.append(helper.make_opsetid("my.own", 1))
     with pytest.raises(ValueError, match=r"mine\.onnx: not a readable ONNX file: .*my\.own:Magic"):
         load(model)
+
+
+# ---- through the real command line -----------------------------------------------------------------------------------
+
+
+def test_flags_that_choose(data_dir, tmp_path, fails):
+    """One of two outputs by name, the order of axes by a flag; a file with its weights beside it certifies as its own
+    fingerprint."""
+    size, outputs = SIZE, (("neg", ["b", CLASSES]), ("pos", ["b", CLASSES]))
+    two = network(
+        shape=("b", 3 * size**2),
+        before=[node("Reshape", "x four", "images")],
+        after=[NEGATIVE, node("Identity", "logits", "pos")],
+        outputs=outputs,
+        four=np.array([-1, 3, size, size]),
+    )
+    path = tmp_path / "two.onnx"
+    onnx.save(two, path, save_as_external_data=True, location="two.onnx.data", size_threshold=1000)
+    common = ("--data_dir", data_dir, "--classifier", path, "--dataset", "Phantom_MRI", "--image_size", size)
+    common = (*common, "--channels", 3)
+    fails(1, ("two.onnx", "neg [2, 4], pos [2, 4]", "--output NAME"), "evaluate", *common)
+    fails(1, ("two.onnx", "--axes NCHW or NHWC"), "evaluate", *common, "--output", "pos")
+    chosen = (*common, "--output", "pos", "--axes", "NCHW")
+    run_script("evaluate", *chosen, "--predictions", tmp_path / "p.tsv")
+    found = np.loadtxt(tmp_path / "p.tsv", skiprows=1, dtype=int)
+    data = get_dataset("Phantom_MRI", "test", size, data_dir=data_dir)
+    images = torch.stack([data[i][0] for i in range(len(data))])
+    assert found[:, 2].tolist() == logits(images).argmax(axis=1).tolist()
+    certify = ("AE_DS_verify", *chosen, "--sigma", 0.25, "--radii", 0, "--N0", 10, "--N", 20, "--max", 1)
+    run_script(*certify, "--outfile", tmp_path / "c.tsv")
+    settings = files.read_json(tmp_path / "c.tsv.json")
+    assert (settings["output"], settings["axes"]) == ("pos", "NCHW")
+    assert settings["classifier_sha256"] == fingerprint(path) != files.sha256(path)
+    fails(1, ("axes NCHW (now NHWC)",), *certify, "--axes", "NHWC", "--outfile", tmp_path / "c.tsv")

@@ -413,7 +413,7 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails, monkeypatch):
     fails(2, ("required", "--classifier"), *verify)
     fails(1, ("--outfile",), *verify[:-2], "--classifier", f)
     fails(1, (tmp_path / "gone.png",), *verify[:-2], "--classifier", f, "--predict", tmp_path / "gone.png")
-    fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
+    fails(1, (gone, "no such file"), *verify, "--classifier", gone)
     fails(1, (d, "holds a denoiser (nafnet4), but a classifier is needed"), *verify, "--classifier", d)
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
     fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")

@@ -13,8 +13,10 @@ from conftest import run_script
 
 from models import load_classifier
 from training import losses, validation
+from training.engine import gradients
 from training.noise import add_fixed_noise, add_noise, noise_range
 from training.optim import AdamThenSGD, lr_factor
+from training.run_directory import RunDirectory
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
@@ -356,10 +358,10 @@ def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):
     save = torch.save
     calls = []
 
-    def die_in_epoch_two(content, path):
+    def die_in_epoch_two(content, path):  # a stream
         calls.append(content["epoch"])
         if content["epoch"] == 2:
-            path.write_bytes(b"half a file")
+            path.write(b"half a file")
             raise KilledError
         save(content, path)
 
@@ -453,3 +455,35 @@ def test_from_scratch(train, pipeline, tmp_path, data_dir):
     checkpoint = torch.load(tmp_path / "scratch" / "best.pth.tar", weights_only=True)
     assert checkpoint["arch"] == "dncnn"
     shutil.rmtree(tmp_path / "scratch")
+
+
+def test_a_batch_that_does_not_fit_names_one_that_does():
+    weight = torch.nn.Parameter(torch.ones(()))
+
+    def loss_fn(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if len(images) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return weight * images
+
+    images, paid = torch.ones(32), []
+
+    def loss_of(count: int, reserve=lambda count: not paid.append(count)) -> torch.Tensor:
+        return gradients(loss_fn, images[:count], images[:count], torch.device("cpu"), False, reserve)
+
+    assert loss_of(4) == 1
+    assert weight.grad == 1
+    with pytest.raises(ValueError, match="--batch 32: a step needs more memory than there is; --batch 4 fits"):
+        loss_of(32)
+    assert paid == [16, 8, 4]  # a black box is asked for these, too
+    with pytest.raises(MemoryError):
+        loss_of(32, reserve=lambda count: False)
+
+
+def test_one_run_at_a_time_writes_to_a_folder(tmp_path):
+    with (
+        RunDirectory(tmp_path / "a", {}, resume=False),
+        pytest.raises(ValueError, match=r"--outdir .*a: another run is writing to it; wait .* or name another"),
+    ):
+        RunDirectory(tmp_path / "a", {}, resume=False)
+    with RunDirectory(tmp_path / "a", {}, resume=False) as run:
+        assert run.history == []
