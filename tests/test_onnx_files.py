@@ -516,7 +516,7 @@ def test_flags_that_choose(data_dir, tmp_path, fails):
     data = get_dataset("Phantom_MRI", "test", size, data_dir=data_dir)
     images = torch.stack([data[i][0] for i in range(len(data))])
     assert found[:, 2].tolist() == logits(images).argmax(axis=1).tolist()
-    certify = ("AE_DS_verify", *chosen, "--sigma", 0.25, "--N0", 10, "--N", 20, "--max", 1)
+    certify = ("AE_DS_verify", *chosen, "--sigma", 0.25, "--radii", 0, "--N0", 10, "--N", 20, "--max", 1)
     run_script(*certify, "--outfile", tmp_path / "c.tsv")
     settings = files.read_json(tmp_path / "c.tsv.json")
     assert (settings["output"], settings["axes"]) == ("pos", "NCHW")
