@@ -92,12 +92,7 @@ def main(args: argparse.Namespace) -> None:
     val_loader = get_loader(val_data, args.batch)
 
     # ---- the run ----
-    fixed = {
-        "manifest": train_data.manifest.digest,
-        "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
-        "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
-    }
-    with RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume) as run:
+    with RunDirectory(args.outdir, {**vars(args), **digests(args, made, train_data)}, args.resume) as run:
         training.box.queries = run.queries
         try:
             best = fit(
@@ -118,6 +113,17 @@ def main(args: argparse.Namespace) -> None:
                 run.note_queries(training.box.queries)
     queries = f", {training.box.queries / len(train_data):.0f} queries per training image" if training.queried else ""
     print(f"{reached(best)} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
+
+
+def digests(args: argparse.Namespace, made: dict[str, Any], data: ImageDataset) -> dict[str, Any]:
+    """Of everything that a run must not exchange when it resumes."""
+    weights = made.get("weights_sha256")
+    return {
+        "manifest": data.manifest.digest,
+        "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
+        **({"classifier_weights_sha256": weights} if weights else {}),
+        "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
+    }
 
 
 def load_trained(

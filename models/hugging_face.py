@@ -68,10 +68,11 @@ def _of_transformers(flag: str, folder: Path, config: dict[str, Any]) -> tuple[n
     told |= preprocessing(folder)
     side = getattr(settings, "image_size", None)
     told.setdefault("image_size", side[0] if isinstance(side, (list, tuple)) else side)
-    own = told.pop("resampling", OURS)
-    words = config["architectures"][0] + (
-        f" (its preprocessor resamples {own}, here it is {OURS})" if own != OURS else ""
-    )
+    own, crops = told.pop("resampling", OURS), told.pop("crops", False)
+    other = [f"resamples {own}"] * (own != OURS) + ["crops the centre"] * crops
+    words = config["architectures"][0]
+    if other:
+        words += f" (its preprocessor {' and '.join(other)}; here the whole image is resized, {OURS})"
     return net.float(), {key: each for key, each in told.items() if each is not None}, words
 
 
@@ -88,8 +89,8 @@ def must_classify(flag: str, folder: Path, config: dict[str, Any]) -> None:
 
 
 def preprocessing(folder: Path) -> dict[str, Any]:
-    """`image_size`, `mean`, `std` and `resampling` of images in [0, 1] by a folder's preprocessor_config.json; {} if
-    there is none."""
+    """`image_size`, `mean`, `std`, `resampling` and whether it `crops`, for images in [0, 1], by a folder's
+    preprocessor_config.json; {} if there is none."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return {}
@@ -105,6 +106,7 @@ def preprocessing(folder: Path) -> dict[str, Any]:
         "std": [value / factor for value in std],
         "image_size": _side(settings),
     }
+    found["crops"] = bool(settings.get("do_center_crop")) or settings.get("crop_pct") is not None
     number = settings.get("resample")
     if isinstance(number, int) and 0 <= number < len(RESAMPLINGS):
         found["resampling"] = RESAMPLINGS[number]

@@ -60,7 +60,23 @@ def load_classifier(
     network = recognised(spec, device, described)
     if network is None:
         return _ours_or_black_box(spec, device, scores, described)
-    given = {name: value for name, value in described.items() if value is not None}
+    known = known_of(spec, network, {name: value for name, value in described.items() if value is not None})
+    classifier, words = adapted(network.net, f"{FLAG} {spec}", device, known, scores, network.returns)
+    made = {
+        "dataset": known["dataset"],
+        "image_size": known["image_size"],
+        "info": known.get("info"),
+        "arch_kwargs": {"channels": known["channels"], "num_classes": len(known["classes"])},
+        "kind": f"{network.kind}: {words}; {in_words(known)}",
+        "weights_sha256": network.weights,
+        "outputs": known.get("outputs"),
+    }
+    return classifier, made
+
+
+def known_of(spec: Path | str, network: Network, given: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a network by its file and by the flags that are `given`. Raises ValueError if these contradict
+    each other, or leave something open."""
     if network.kind.partition(" ")[0] != "weights":
         _must_be_weights(spec, given)
     if "axes" in given:
@@ -78,18 +94,7 @@ def load_classifier(
             "[0, 1], or imagenet, half, none"
         )
     must_be_told(FLAG, spec, known, NEEDED)
-    known["classes"] = known.get("classes") or _classes(known)
-    classifier, words = adapted(network.net, f"{FLAG} {spec}", device, known, scores, network.returns)
-    made = {
-        "dataset": known["dataset"],
-        "image_size": known["image_size"],
-        "info": known.get("info"),
-        "arch_kwargs": {"channels": known["channels"], "num_classes": len(known["classes"])},
-        "kind": f"{network.kind}: {words}; {in_words(known)}",
-        "weights_sha256": network.weights,
-        "outputs": known.get("outputs"),
-    }
-    return classifier, made
+    return {**known, "classes": known.get("classes") or _classes(known)}
 
 
 def _classes(known: dict[str, Any]) -> list[str]:
@@ -104,10 +109,12 @@ def _classes(known: dict[str, Any]) -> list[str]:
 def recognised(spec: Path | str, device: torch.device | str, described: Mapping[str, Any]) -> Network | None:
     """What `--classifier` names, if it is neither a checkpoint of ours nor an ONNX file nor a function on arrays."""
     path, known = Path(spec), {name: value for name, value in described.items() if value is not None}
+    if is_onnx(path) or path.suffix == ".py":
+        return None
     if path.is_dir():
         net, told, words = load_folder(FLAG, path, known)
         return Network(net, f"a folder of Hugging Face, {words}", told, returns=False)
-    if path.is_file() and not is_onnx(path):
+    if path.is_file():
         must_be_a_file(f"{FLAG} {spec}", path)
         kind = kind_of_file(path)
         if kind == "torchscript":

@@ -8,7 +8,7 @@ probability 1 - α its answer is the same on every `T_δ(x)` with `‖δ‖₂ <
 
 What is composed: the change is applied to the real-valued image, first by the scanner (δ), then by the smoothing (c).
 Nothing is clipped or rounded in between. The network sees `clip(T_c(…), 0, 1)`: clipping is part of f. Rounding the
-changed image to 8 bits before it is smoothed, as a file does, is not covered (`docs/transforms.md` measures it).
+changed image to 8 bits before it is smoothed, as a file does, is not covered (`docs/transforms.md`).
 """
 
 from __future__ import annotations
