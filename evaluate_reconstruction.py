@@ -70,6 +70,7 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
+    files.check_writable(args.outfile)
 
     # ---- the pipelines and the images ----
     network, measure, made = load_reconstructor(args.reconstructor, device, **described_reconstructor(args))

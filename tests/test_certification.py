@@ -41,22 +41,22 @@ CPU = torch.device("cpu")
 
 
 class Brightness(torch.nn.Module):
-    """Class 1 where an image is bright. Passes of more than `most` images do not fit into memory."""
+    """Class 1 where an image is bright. Passes of more than `most` images do not fit into memory: `error`."""
 
-    def __init__(self, most: int = 10**9) -> None:
+    def __init__(self, most: int = 10**9, error: type[RuntimeError] = RuntimeError) -> None:
         super().__init__()
-        self.most, self.sizes = most, []
+        self.most, self.error, self.sizes = most, error, []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.sizes.append(len(x))
         if len(x) > self.most:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            raise self.error("can't allocate memory")
         bright = x.mean(dim=(1, 2, 3)) - 0.5
         return torch.stack([-bright, bright], dim=1)
 
 
-def pipeline(most: int = 10**9) -> Pipeline:
-    return Pipeline(Brightness(most), None, "Mine", 8, 3, 2)
+def pipeline(*limit) -> Pipeline:
+    return Pipeline(Brightness(*limit), None, "Mine", 8, 3, 2)
 
 
 # ---- how many draws --------------------------------------------------------------------------------------------------
@@ -108,12 +108,13 @@ def test_draws_that_prove_nothing_are_refused():
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(recwarn):
+@pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError], ids=["CPU", "GPU"])
+def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(error, recwarn):
     info = DatasetInfo("Mine", ("dark", "bright"))
     images = [(i, torch.full((3, 8, 8), level / 255)) for i, level in enumerate((100, 127, 140, 250))]
     expected = dict(certify(pipeline(), info, SETTINGS, images, 4))
     assert not recwarn.list
-    small = pipeline(most=10)
+    small = pipeline(10, error)
     assert dict(certify(small, info, SETTINGS, iter(images), 4)) == expected
     assert small.classifier.sizes[:4] == [64, 32, 16, 8]
     assert set(small.classifier.sizes[3:]) == {8}
@@ -121,7 +122,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(recwarn):
         "--batch 64: needs more memory than there is; goes on with 8, which changes no result"
     ]
     with pytest.raises(RuntimeError, match="allocate"):
-        list(certify(pipeline(most=0), info, SETTINGS, images, 4))
+        list(certify(pipeline(0), info, SETTINGS, images, 4))
 
 
 def test_no_pass_is_larger_than_all_draws_together():

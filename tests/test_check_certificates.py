@@ -69,7 +69,7 @@ def test_on_a_plane_nothing_flips_inside_and_everything_beyond(noise, claim):
 def test_the_strongest_of_several_runs_is_taken(monkeypatch):
     settings = {"sigma": 0.25, "amp": False, "noise": "float", "seed": 0}
     attack = CertificateAttack(
-        Pipeline(Plane(), None, "Phantom_MRI", 8, 1, 3), settings, (), "cpu", draws=4, n=10, restarts=4
+        Pipeline(Plane(), None, "Phantom_MRI", 8, 1, 3), settings, (), "cpu", draws=4, n=11, restarts=4
     )
     x, labels = torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 0])
     ends = iter([x + 0.1 * k * Plane().weight for k in (1, 3, -1, 2)])

@@ -361,7 +361,7 @@ def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):
     def die_in_epoch_two(content, path):
         calls.append(content["epoch"])
         if content["epoch"] == 2:
-            path.write_bytes(b"half a file")
+            path.write(b"half a file")
             raise KilledError
         save(content, path)
 
