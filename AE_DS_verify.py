@@ -26,8 +26,9 @@ images that attacks/generate.py saved: the answer of the smoothed classifier the
     python AE_DS_verify.py --classifier … --pretrained_denoiser … --sigma 0.25 --predict slice.png folder/ scan.dcm
 
 certifies image files (pictures, DICOM, NIfTI). It prints class or ABSTAIN, radius, group, group radius and draws, what
-was done to each file to make it square and 8-bit, and with --outfile writes them as JSON. The seed is a secret one from
-the operating system unless --seed names one; it is printed with the answer. For a split the default is --seed 0.
+was done to each file to make it square and 8-bit, and with --outfile writes them as JSON, with --report as a page. The
+seed is a secret one from the operating system unless --seed names one; it is printed with the answer. For a split the
+default is --seed 0.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from certification.answers import answers_table, done_text, what_is_proved
 from certification.certificate_file import shard_of_launcher, shard_path
 from certification.draws import check_draws
 from certification.flags import add_smoothing_flags, check_flags
+from certification.pictures import page_of_files
 from certification.run import all_grey, certify_dataset, certify_files
 from certification.settings import describe
 from common import cli, files
@@ -61,8 +63,9 @@ from evaluation.certificates import (
 )
 from evaluation.tables import certified_text
 from imaging.catalogue import DatasetInfo
+from imaging.images import pictures_not_read
 from models import Pipeline, select_device
-from models.flags import info_of, open_pipeline
+from models.flags import info_of, open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -85,6 +88,9 @@ def get_args_parser() -> cli.Parser:
         help="TSV to write, with several sigma as NAME_sigma_0.25.tsv; needed unless --predict is given",
     )
     parser.add_argument(
+        "--report", type=Path, metavar="PAGE.html", help="with --predict: a page that shows each image and its answer"
+    )
+    parser.add_argument(
         "--shard",
         type=cli.shard,
         metavar="I/K",
@@ -97,11 +103,14 @@ def get_args_parser() -> cli.Parser:
 def main(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     check_flags(args)
+    if args.report is not None and not args.predict:
+        raise ValueError("--report: shows the answers of --predict; for a split use make_report.py")
     secret = args.seed is None and args.predict is not None
     if args.seed is None:
         args.seed = secrets.randbits(63) if secret else 0
     pipeline = open_pipeline(args, device)
     info = info_of(args, pipeline)
+    say_order(args.classifier, pipeline.info or pipeline.outputs, info)
     settings = describe(args, pipeline, info, device)
     for sigma in args.sigma:
         if line := check_draws(settings, sigma, args.asked):
@@ -115,15 +124,23 @@ def main(args: argparse.Namespace) -> None:
 def predict(
     args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, settings: dict, device: torch.device
 ) -> None:
-    """Certify the files of --predict; print the answers, and write them to --outfile."""
+    """Certify the files of --predict; print the answers, and write them to --outfile and --report."""
     files.check_writable(args.outfile)
+    files.check_writable(args.report, "--report")
     answers = []
     for sigma in args.sigma:
         answers += certify_files(pipeline, info, {**settings, "sigma": sigma}, args.predict, device)
-    print(f"{answers_table(answers)}\n{done_text(answers)}\n{what_is_proved(settings, bool(info.groups))}")
+    statement = what_is_proved(settings, bool(info.groups))
+    print(f"{answers_table(answers)}\n{done_text(answers)}\n{statement}")
+    for suffix, count in sorted(pictures_not_read(args.predict).items()):
+        print(f"AE_DS_verify.py: warning: {count} {suffix} not read; convert to PNG", file=sys.stderr)
     if args.outfile is not None:
         files.write_json(args.outfile, {"settings": settings, "answers": answers})
         print(f"answers: {args.outfile}")
+    if args.report is not None:
+        shown = (args.sigma[0], args.predict, answers, statement, device)
+        files.write_text(args.report, page_of_files(pipeline, info, settings, *shown))
+        print(f"report: {args.report}")
 
 
 def certify_split(args: argparse.Namespace, pipeline: Pipeline, settings: dict, device: torch.device) -> None:

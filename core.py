@@ -22,6 +22,7 @@ from torch import Tensor
 
 from smoothing.bounds import lower_confidence_bound
 from smoothing.engine import certify_images, count_votes
+from smoothing.modes import must_be_in_eval_mode
 from smoothing.noise import KINDS, Noise, slack
 from smoothing.rules import (
     ABSTAIN,
@@ -33,14 +34,15 @@ from smoothing.rules import (
     Rule,
     SequentialDraws,
 )
+from smoothing.transforms import Changed, Family, must_be_additive
 
 
 class Smooth:
     """The smoothed classifier `g(x) = argmax_c P[f(x + n) = c]`, `n ~ N(0, sigma² I)`, of a base classifier f.
 
     Args:
-        base_classifier: f, any callable that maps images `[B, C, H, W]` to scores `[B, num_classes]`. An
-            `nn.Module` should be in eval mode.
+        base_classifier: f, any callable that maps images `[B, C, H, W]` to scores `[B, num_classes]`. Networks in it
+            must be in eval mode.
         num_classes: K.
         sigma: standard deviation of the noise, > 0.
         seed: the noise of draw j on image `index` depends only on (seed, sigma, index, j), not on `batch_size` or on
@@ -49,8 +51,13 @@ class Smooth:
             default the operating system gives a secret seed; it is kept in `seed`.
         noise: `float` as published, or `exact`: then the certificate also holds in floating point. With `exact`, images
             must hold 8-bit values, and the certified classifier is f behind a rounding to 8 bits (`smoothing.noise`).
+        transform: a family of changes T (`smoothing.transforms.FAMILIES`, or a `Family` of your own). The smoothed
+            classifier is then the class that `f(T_c(x))` gives most often for `c ~ N(0, sigma² I)`. Sigma and radii are
+            in the family's parameters: g answers the same on `T_δ(x)` for every `‖δ‖₂ < R`.
 
-    Raises ValueError if an argument is invalid. All methods raise FloatingPointError if f returns NaN.
+    Raises ValueError if an argument is invalid, or a family not additive. All methods raise FloatingPointError if f
+    returns NaN, and ValueError if f is, or visibly holds, a network in train mode (`smoothing.modes`): its votes would
+    depend on each other.
     """
 
     ABSTAIN = ABSTAIN
@@ -62,6 +69,7 @@ class Smooth:
         sigma: float,
         seed: int | None = None,
         noise: str = "float",
+        transform: Family | None = None,
     ) -> None:
         if not (sigma > 0 and math.isfinite(sigma)):
             raise ValueError(f"sigma must be > 0, got {sigma}")
@@ -69,12 +77,19 @@ class Smooth:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         if noise not in KINDS:
             raise ValueError(f"noise must be one of {', '.join(KINDS)}, got {noise!r}")
+        if transform is not None and noise == "exact":
+            raise ValueError(
+                f"exact noise lies on the 8-bit grid of pixels, as the parameters of {transform.name} do not; "
+                "use noise='float'"
+            )
         self.base_classifier = base_classifier
         self.num_classes = num_classes
         self.sigma = sigma
         self.seed = secrets.randbits(63) if seed is None else seed
         self.noise = noise
+        self.transform = transform
         self._unnumbered = itertools.count(1)
+        self._checked: set[tuple[int, ...]] = set()  # shapes for which the family was found to be additive
 
     # ---- as published: one image, n draws --------------------------------------------------------------------------
 
@@ -92,7 +107,7 @@ class Smooth:
             batch_size: draws per call of f.
             index: number of the image; the same index gives the same draws. By default every call takes new draws.
         """
-        _check(n0, n, alpha, batch_size)
+        self._check(n0, n, alpha, batch_size)
         noise = self._noise(x, index)
         # draw n0 samples of f(x + n) and guess the top class
         counts_selection = self._sample_under_noise(noise, 0, n0, batch_size)
@@ -110,13 +125,22 @@ class Smooth:
 
         Arguments as in `certify`.
         """
-        _check(1, n, alpha, batch_size)
+        self._check(1, n, alpha, batch_size)
         return decide(self._sample_under_noise(self._noise(x, index), 0, n, batch_size), alpha)
 
     def sample(self, x: Tensor, n: int, batch_size: int, index: int | None = None) -> np.ndarray:
         """SAMPLEUNDERNOISE of Cohen et al. 2019: int `[K]` votes of f(x + n) over n draws, those of `predict`."""
-        _check(1, n, 0.5, batch_size)
+        self._check(1, n, 0.5, batch_size)
         return self._sample_under_noise(self._noise(x, index), 0, n, batch_size)
+
+    def _check(self, n0: int, n: int, alpha: float, batch_size: int) -> None:
+        if n0 < 1:
+            raise ValueError(f"n0 must be at least 1, got {n0}")
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+        must_be_in_eval_mode(self.base_classifier)
 
     def _sample_under_noise(self, noise: Noise, first: int, num: int, batch_size: int) -> np.ndarray:
         """Votes of f(x + n) over the draws first … first + num - 1: int `[K]`."""
@@ -131,7 +155,12 @@ class Smooth:
             raise ValueError(f"x must be one image [C, H, W], got shape {list(x.shape)}")
         if index is None:
             index = -next(self._unnumbered)  # below zero: no index that is given is likely to be the same
-        return Noise(x, self.sigma, self.seed, index, self.noise)
+        if self.transform is None:
+            return Noise(x, self.sigma, self.seed, index, self.noise)
+        if tuple(x.shape) not in self._checked:
+            must_be_additive(self.transform, tuple(x.shape))
+            self._checked.add(tuple(x.shape))
+        return Changed(x, self.transform, self.sigma, self.seed, index)
 
     def _noises(self, images: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Noise]]:
         shape = None
@@ -177,7 +206,7 @@ class Smooth:
         `radii` or `radius_tol` the class is proved by the margin bound (`smoothing.rules.margin_successes`), which is
         never below that of `certify`.
         """
-        _check(n0, n, alpha, batch_size)
+        self._check(n0, n, alpha, batch_size)
         if radii is not None and radius_tol is not None:
             raise ValueError("give radii or radius_tol, not both")
         stream = self._noises(images)
@@ -216,12 +245,3 @@ def draws_to_decide(alpha: float) -> int:
     """How many votes it takes for `decide` not to abstain even if all of them agree: the least n for which the
     two-sided p-value, 2^(1 - n), is at most alpha."""
     return next(n for n in itertools.count(1) if 2.0 ** (1 - n) <= alpha)
-
-
-def _check(n0: int, n: int, alpha: float, batch_size: int) -> None:
-    if n0 < 1:
-        raise ValueError(f"n0 must be at least 1, got {n0}")
-    if n < 1 or batch_size < 1:
-        raise ValueError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")

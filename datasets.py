@@ -10,7 +10,6 @@ the first layer inside each classifier, never done here.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import errno
 import hashlib
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from common import files, resources
+from common.lines import read_table
 from imaging.catalogue import DatasetInfo, dataset_info, dataset_name
 from imaging.images import FITS, RESAMPLING, read_image, to_array
 
@@ -81,11 +81,9 @@ def read_manifest(name: str, data_dir: Path | str = "Dataset", protocol: str | N
     if not path.is_file():
         dataset_info(name, data_dir)
         raise FileNotFoundError(f"{path} is missing; {how}")
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-        if tuple(reader.fieldnames or ())[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
-            raise ValueError(f"{path}: its columns are not {', '.join(MANIFEST_COLUMNS)}; {how}")
+    columns, rows = read_table(path)
+    if tuple(columns)[: len(MANIFEST_COLUMNS)] != MANIFEST_COLUMNS:
+        raise ValueError(f"{path}: its columns are not {', '.join(MANIFEST_COLUMNS)}; {how}")
     settings_path = path.with_suffix(".json")
     if not settings_path.is_file():
         raise FileNotFoundError(f"{settings_path} is missing; {how}")

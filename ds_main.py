@@ -174,7 +174,8 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
     """The network of --pretrained_denoiser and its checkpoint. Raises ValueError if a flag contradicts it."""
     if args.pretrained_denoiser is None:
         raise ValueError(f"--mode {args.mode} needs --pretrained_denoiser")
-    denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device)
+    denoiser, described = load_model(args.pretrained_denoiser, "denoiser", device, args.denoiser_scale)
+    described = _completed(args, described)
     measured = described.get("measurement")
     kind = "autoencoder" if described["arch"] == "autoencoder" else "reconstructor" if measured else "denoiser"
     is_like = {
@@ -189,20 +190,35 @@ def _load(args: argparse.Namespace, device: torch.device) -> tuple[torch.nn.Modu
     return denoiser, described
 
 
+def _completed(args: argparse.Namespace, described: dict) -> dict:
+    """The description of a network with what a denoiser from elsewhere does not say of its images, by the flags."""
+    name = described.get("dataset") or args.dataset or "Phantom_MRI"
+    size = described.get("image_size") or args.image_size or dataset_info(name, args.data_dir).image_size
+    kwargs = {**described["arch_kwargs"], "channels": takes(described)[0] or args.channels or 3}
+    is_whole = described["arch"] in ("ae_ds", "pair")  # whose channels its parts say
+    return described | {"dataset": name, "image_size": size} | ({} if is_whole else {"arch_kwargs": kwargs})
+
+
 def _measure(described: dict) -> Callable[[torch.Tensor], torch.Tensor]:
     """The measurements that a reconstructor takes of an image; for other networks the image itself."""
     if "measurement" not in described:
         return lambda images: images
-    channels, size = takes(described)[0], described["image_size"]
-    return measurement(channels=channels, image_size=size, **described["measurement"])
+    return measurement(channels=_channels(described), image_size=described["image_size"], **described["measurement"])
 
 
 def _dataset(args: argparse.Namespace, split: str, described: dict):
     """The split, with the input size and channels of the denoiser."""
-    channels, _ = takes(described)
     name = args.dataset or described["dataset"]
     trained = origins((args.pretrained_denoiser,))
-    return get_dataset(name, split, described["image_size"], args.protocol, channels, args.data_dir, trained)
+    size = described["image_size"]
+    return get_dataset(name, split, size, args.protocol, _channels(described), args.data_dir, trained)
+
+
+def _channels(described: dict) -> int:
+    """The channels of the images that a network takes; of a denoiser from elsewhere as they were `_completed`."""
+    channels = takes(described)[0]
+    assert channels is not None
+    return channels
 
 
 if __name__ == "__main__":

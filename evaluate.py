@@ -35,6 +35,7 @@ from attacks.flags import check_votes
 from attacks.folder import open_images
 from attacks.randomness import image_generator, normal
 from common import cli, files, resources
+from common.lines import shown
 from core import Smooth, decide
 from datasets import ImageDataset, get_loader
 from evaluation.certificates import DECIDED
@@ -42,7 +43,7 @@ from evaluation.figures import evaluation_png
 from evaluation.metrics import metric_records, report_text, summarize
 from evaluation.tables import to_csv
 from models import hardware, resolve_amp, select_device
-from models.flags import open_pipeline
+from models.flags import open_pipeline, say_order
 
 Answers = TypeVar("Answers", np.ndarray, Tensor)
 
@@ -106,6 +107,7 @@ def main(args: argparse.Namespace) -> None:
     args.amp = resolve_amp(args.amp, device)
     base_classifier = pipeline.at(told, args.amp)
     dataset = open_images(args, pipeline, args.split)
+    say_order(args.classifier, pipeline.info or pipeline.outputs, dataset.info)
     chosen = list(range(0, len(dataset), args.skip))
     labels = dataset.labels[chosen].numpy()
 
@@ -131,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
 
     # ---- the report ----
     report = summarize(labels, predictions, dataset.info.classes, probabilities, groups, group_predictions)
-    title = f"{dataset.name} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
+    title = f"{shown(dataset.name)} {args.split} ({dataset.manifest.settings['protocol']}), {noise_in_words(args)}"
     if args.outfile is not None:
         write_report(args, dataset, device, report, title)
     decided = DECIDED[args.group_rule] if args.N else "by the predicted class (single pass)"

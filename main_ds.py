@@ -29,7 +29,7 @@ import torch
 from common import cli
 from datasets import ImageDataset, get_dataset, get_loader
 from models import DEFAULT_DENOISER, Queried, fingerprint, frozen, load_front, load_surrogates, origins, prepare
-from models.flags import described_classifier, described_reconstructor
+from models.flags import announce, described_classifier, described_reconstructor, say_order
 from training import flags
 from training.augmentation import random_affine
 from training.end_to_end import EndToEnd
@@ -42,7 +42,7 @@ from training.tasks import load_task
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     model = parser.add_argument_group("model")
-    cli.classifier_flags(model, required=False)
+    cli.classifier_flags(model, required=False, arch=())
     cli.reconstructor_flags(model, required=False)
     flags.add_front_flags(model)
     objective = parser.add_argument_group("objective")
@@ -62,6 +62,7 @@ def get_args_parser() -> cli.Parser:
 
 def main(args: argparse.Namespace) -> None:
     args.train_method = args.train_method or ("whole" if args.model_type == "AE_DS" else "part")
+    flags.settle_arch(args)
     flags.check_objective(args)
     flags.check_method(args)
     device = flags.set_up(args)
@@ -69,6 +70,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- models ----
     described = described_classifier(args) if args.reconstructor is None else described_reconstructor(args)
     network, made, task = load_task(args, device, described)
+    announce(args.classifier, made.get("kind"))
     surrogates = load_surrogates(args.surrogates, made, device)
     if isinstance(network, Queried) and not (args.optimization_method == "ZO" or surrogates):
         raise ValueError(f"{network.name}: gives no gradients; use --optimization_method ZO or --surrogates")
@@ -79,6 +81,8 @@ def main(args: argparse.Namespace) -> None:
     # ---- data ----
     args.dataset = args.dataset or made["dataset"]
     train_data, val_data = load_data(args, made)
+    if args.classifier:
+        say_order(args.classifier, made.get("info") or made.get("outputs"), train_data.info)
     describe |= {"image_size": size, **train_data.manifest.described()}
 
     # ---- loss, queries, validation ----
@@ -88,12 +92,7 @@ def main(args: argparse.Namespace) -> None:
     val_loader = get_loader(val_data, args.batch)
 
     # ---- the run ----
-    fixed = {
-        "manifest": train_data.manifest.digest,
-        "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
-        "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
-    }
-    with RunDirectory(args.outdir, {**vars(args), **fixed}, args.resume) as run:
+    with RunDirectory(args.outdir, {**vars(args), **digests(args, made, train_data)}, args.resume) as run:
         training.box.queries = run.queries
         try:
             best = fit(
@@ -116,13 +115,24 @@ def main(args: argparse.Namespace) -> None:
     print(f"{reached(best)} (epoch {best['epoch']}){queries}: {args.outdir}/best.pth.tar")
 
 
+def digests(args: argparse.Namespace, made: dict[str, Any], data: ImageDataset) -> dict[str, Any]:
+    """Of everything that a run must not exchange when it resumes."""
+    weights = made.get("weights_sha256")
+    return {
+        "manifest": data.manifest.digest,
+        "classifier_sha256": fingerprint(args.reconstructor or args.classifier),
+        **({"classifier_weights_sha256": weights} if weights else {}),
+        "surrogates_sha256": [fingerprint(path) for path in args.surrogates],
+    }
+
+
 def load_trained(
     args: argparse.Namespace, channels: int, size: int, device: torch.device
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """What is trained, from checkpoints or new, and its description; --arch and --latent are set to what it is."""
     paths = (args.pretrained_denoiser, args.pretrained_encoder, args.pretrained_decoder)
     arch, latent = args.arch or DEFAULT_DENOISER, args.latent or 576
-    front, describe = load_front(channels, size, device, *paths, args.model_type, arch, latent)
+    front, describe = load_front(channels, size, device, *paths, args.model_type, arch, latent, args.denoiser_scale)
     parts = describe["arch_kwargs"] if describe["arch"] == "ae_ds" else {"denoiser": describe}
     flags.settle(args, args.pretrained_denoiser, {"arch": parts["denoiser"]["arch"]})
     latent = parts.get("autoencoder", describe)["arch_kwargs"].get("latent", latent)

@@ -14,13 +14,14 @@ from __future__ import annotations
 from common.script import start
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
 from common import cli, files
+from common.lines import shown
 from evaluation.certificates import Certification, arrange, caveats, load
 from evaluation.figures import certified_accuracy_png
+from evaluation.inputs import add_table_flags, is_synthetic, of_one_split, read_report, uneven_columns
 from evaluation.tables import (
     SYNTHETIC,
     Table,
@@ -41,54 +42,10 @@ from evaluation.tables import (
 
 def get_args_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, resumes=False)
-    parser.add_argument(
-        "--add",
-        type=named_file,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=FILE",
-        help="certification TSVs to compare, ours or published logs. The flag can be repeated; one NAME can have one "
-        "file per sigma. Sigma is read from FILE.json or from the path (sigma_0.25); if neither holds it, write "
-        "NAME=FILE@0.25",
-    )
-    parser.add_argument(
-        "--empirical",
-        type=named_report,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME:IMAGES=FILE",
-        help="reports of evaluate.py (JSON) to compare; IMAGES names the column, e.g. clean or PGD",
-    )
-    parser.add_argument(
-        "--radii",
-        type=cli.non_negative_float,
-        nargs="+",
-        default=[0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5],
-        metavar="R",
-        help="L2 radii, one column each, on the pixel scale [0, 1]",
-    )
+    add_table_flags(parser)
     parser.add_argument("--outdir", type=Path, required=True, metavar="DIR", help="folder for the tables and figures")
     parser.add_common_flags()
     return parser
-
-
-def named_file(text: str) -> tuple[str, Path, float | None]:
-    """NAME=FILE or NAME=FILE@SIGMA; NAME ends at the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*)=(?P<file>.+?)(?:@(?P<sigma>[-+.\de]+))?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be NAME=FILE or NAME=FILE@SIGMA, got {text!r}")
-    sigma = match["sigma"]
-    return match["name"].strip(), Path(match["file"]), None if sigma is None else cli.positive_float(sigma)
-
-
-def named_report(text: str) -> tuple[str, str, Path]:
-    """NAME:IMAGES=FILE; NAME ends at the last ':' before the first '='."""
-    match = re.fullmatch(r"(?P<name>[^=]*\S[^=]*):(?P<images>[^=:]*\S[^=:]*)=(?P<file>.+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"must be NAME:IMAGES=FILE, got {text!r}")
-    return match["name"].strip(), match["images"].strip(), Path(match["file"])
 
 
 def main(args: argparse.Namespace) -> None:
@@ -102,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     sources += [(path, report["settings"]) for (*_, path), (*_, report) in zip(args.empirical, reports, strict=True)]
     of_one_split(sources)
     for line in [*caveats(certifications, args.radii), *uneven_columns(reports)]:
-        print(f"make_tables.py: warning: {line}", file=sys.stderr)
+        print(f"make_tables.py: warning: {shown(line)}", file=sys.stderr)
     note = SYNTHETIC if is_synthetic(certifications, reports) else ""
 
     # ---- compute everything before anything is written ----
@@ -123,25 +80,6 @@ def write(outputs: dict[str, str | bytes], outdir: Path) -> None:
     print("\n".join(text for name, text in outputs.items() if name.endswith(".md") and isinstance(text, str)))
     for name in outputs:
         print(f"wrote {outdir / name}")
-
-
-def is_synthetic(certifications: list[Certification], reports: list[tuple[str, str, dict]]) -> bool:
-    """Whether any of the images are phantoms."""
-    return any(each.is_phantom for each in certifications) or any(
-        report["settings"].get("synthetic") for *_, report in reports
-    )
-
-
-def uneven_columns(reports: list[tuple[str, str, dict]]) -> list[str]:
-    """A line for each column whose reports (pipeline, column, report) have different numbers of images."""
-    counts: dict[str, set[int]] = {}
-    for _, column, report in reports:
-        counts.setdefault(column, set()).add(report["images"])
-    return [
-        f"{column}: reports of different numbers of images ({sorted(found)})"
-        for column, found in counts.items()
-        if len(found) > 1
-    ]
 
 
 def certified_outputs(certifications: list[Certification], radii: list[float], note: str) -> dict[str, str | bytes]:
@@ -167,31 +105,6 @@ def laid_out(name: str, records: list[dict], table: Table, notes: list[str]) -> 
         f"{name}.md": to_markdown(table, notes),
         f"{name}.tex": to_latex(table, notes),
     }
-
-
-def of_one_split(made: list[tuple[Path, dict]]) -> None:
-    """Raises ValueError if two files with these settings belong to different splits of one data set. A test image of
-    one may be a training image of the other."""
-    first: dict[tuple[str, str | None], tuple[Path, str]] = {}
-    for path, settings in made:
-        dataset, manifest, split = (settings.get(key) for key in ("dataset", "manifest", "split"))
-        if dataset is None or manifest is None:
-            continue
-        attacked = None if split in ("train", "val", "test") else split  # these have a manifest of their own
-        other, expected = first.setdefault((dataset, attacked), (path, manifest))
-        if manifest != expected:
-            raise ValueError(
-                f"{path}: uses another split of {dataset} than {other}; a table can only compare files of one split"
-            )
-
-
-def read_report(path: Path) -> dict:
-    """Read a report of evaluate.py. Raises ValueError if the file is something else."""
-    report = files.read_json(path)
-    needed = {"settings", "accuracy", "accuracy_interval", "images"} <= set(report)
-    if not (needed and {"split", "noise_sd"} <= set(report["settings"])):
-        raise ValueError(f"{path}: is no report of evaluate.py")
-    return report
 
 
 if __name__ == "__main__":

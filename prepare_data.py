@@ -25,13 +25,14 @@ from common import cli, files, resources
 from datasets import SPLITS
 from imaging.catalogue import DATASETS, DatasetInfo, dataset_name
 from preparation.audit import as_text, audit, count_images, counts_text, draw_duplicates, write_findings
+from preparation.classes import in_order, other_order
 from preparation.duplicates import duplicate_counts, group_names, near_duplicates
 from preparation.fitness import must_be_filled, must_be_readable, must_pass
 from preparation.flags import add_flags, check_flags
 from preparation.manifest import write_manifest
 from preparation.origin import find_source
 from preparation.scan import Record, mean_and_std, read_images
-from preparation.sources import find_images, find_subjects, other_files, relabel
+from preparation.sources import Reading, find_images, find_subjects, other_files, relabel, what_was_read
 from preparation.splits import assign_splits
 
 
@@ -55,8 +56,10 @@ def prepare(args: argparse.Namespace, name: str, known: DatasetInfo | None, targ
     """Find, read, check and split the images, and write what was found to the folder `target`."""
     # ---- the images, and what they are ----
     source = find_source(args, known, name, target)
-    records, classes = find_images(source, known, args.slices)
+    reading = Reading(args.layout, args.leave_out, args.keep_masks)
+    records, classes = find_images(source, known, args.slices, args.volume, reading)
     info = describe(args, records, known, classes)
+    print(f"classes: {info.order}", *notes(args, records, source, known, info), sep="\n")
     root = source if source.is_dir() else source.parent
     find_subjects(records, root, info.group_by)
     read_images(records, root, info, target / "cache")
@@ -101,6 +104,14 @@ def prepare(args: argparse.Namespace, name: str, known: DatasetInfo | None, targ
     print(f"{totals} ({args.protocol}){leak(settings)}: {target / 'manifest.csv'}")
 
 
+def notes(
+    args: argparse.Namespace, records: Sequence[Record], source: Path, known: DatasetInfo | None, info: DatasetInfo
+) -> list[str]:
+    """What a user should see of the order of the classes and of how the folders were read."""
+    order = [] if known or args.classes else [other_order(info.classes)]
+    return list(filter(None, [*order, *what_was_read(records, source, known)]))
+
+
 def told(args: argparse.Namespace, info: DatasetInfo) -> dict[str, Any]:
     """What the manifest keeps of the command line."""
     return {
@@ -108,6 +119,9 @@ def told(args: argparse.Namespace, info: DatasetInfo) -> dict[str, Any]:
         "fold": "/".join(map(str, args.fold)) if args.protocol == "stratified" else None,
         "leaky": args.leaky,
         "label_scheme": args.label_scheme,
+        "layout": args.layout,
+        "leave_out": args.leave_out,
+        "keep_masks": args.keep_masks,
         "near": info.near,
         "group_by": info.group_by,
         "slices": args.slices or 1,
@@ -134,6 +148,8 @@ def describe(
             raise ValueError(f"--label_scheme {args.label_scheme}: {name} has {', '.join(info.schemes) or 'none'}")
         classes, disease = relabel(records, info.schemes[args.label_scheme], info.disease)
         info = dataclasses.replace(info, classes=classes, disease=disease)
+    if args.classes:
+        info = dataclasses.replace(info, classes=in_order(info.classes, args.classes))
     if args.disease:
         info = dataclasses.replace(info, disease=known_classes(args.disease, info.classes))
     return info

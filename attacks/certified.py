@@ -18,17 +18,10 @@ from attacks.pgd import pgd
 from attacks.randomness import image_generator
 from attacks.smoothed import SmoothedModel, grouped
 from core import ABSTAIN, Smooth, decide
+from evaluation.robustness import differ
 from models import Pipeline
 
 Model = Callable[[Tensor], Tensor]  # images [B, C, H, W] in [0, 1] → scores [B, K]
-
-
-def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float]]:
-    """The claims of a line of a certification TSV, without abstentions: ("class" or "group", its index, radius)."""
-    found = [("class", int(row["predict"]), float(row["radius"]))]
-    if groups and row["group_predict"] in groups:
-        found.append(("group", groups.index(row["group_predict"]), float(row["group_radius"])))
-    return [(claim, goal, radius) for claim, goal, radius in found if goal != ABSTAIN and radius > 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +134,3 @@ class CertificateAttack:
             inside = [group for group, members in enumerate(self.groups) if answer in members]
             return answer, inside[0] if inside else ABSTAIN
         return answer, decide(np.array([counts[list(members)].sum() for members in self.groups]), self.alpha)
-
-
-def differ(answers: Sequence[int], certified: Sequence[int]) -> bool:
-    """Whether an answer (class or group) differs from the certified one. ABSTAIN, on either side, never differs."""
-    return any(ABSTAIN not in (a, own) and a != own for a, own in zip(answers, certified, strict=True))

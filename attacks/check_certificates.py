@@ -38,16 +38,16 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from attacks.certified import Attempt, CertificateAttack, claims_of, differ
+from attacks.certified import Attempt, CertificateAttack
 from attacks.folder import open_images
 from common import cli, files
 from datasets import ImageDataset
 from evaluation.certificates import ABSTAIN, Certification, columns_of, load
 from evaluation.figures import robustness_png
-from evaluation.robustness import Claim, summary
+from evaluation.robustness import Claim, claims_of, outcome, summary
 from imaging.catalogue import dataset_name
-from models import QueriedClassifier, fingerprint, hardware, select_device
-from models.flags import open_pipeline
+from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
+from models.flags import fixed_by, open_pipeline
 
 COLUMNS = (
     "idx",
@@ -61,7 +61,6 @@ COLUMNS = (
     "group_answer_again",
     "seconds",
 )
-KINDS = ("class", "group")  # of claims
 NOT_COMPARED = {"skip", "multiples", "certificates", "batch", "command", "hardware", "torch"}
 
 
@@ -115,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
             f"--classifier {args.classifier}: gives no gradients, which these attacks need; use "
             "attacks/generate.py --target smoothed --attack QEBA, which needs none"
         )
-    must_be_certified(args, certification.settings)
+    must_be_certified(args, pipeline, certification.settings)
     dataset = open_images(args, pipeline, certification.settings["split"])
     if dataset.manifest.digest != certification.settings["manifest"]:
         raise ValueError(f"{dataset.manifest.path}: is not the manifest of the certified images")
@@ -137,7 +136,7 @@ def main(args: argparse.Namespace) -> None:
         args.batch,
     )
     lines = attack_all(args, attack, dataset, rows, list(groups))
-    claims = outcome(certification, rows, lines, list(groups))
+    claims = outcome(rows, lines, list(groups))
     found = [summary(claim, certification.settings["alpha"], args.alpha) for claim in claims]
 
     # ---- the report ----
@@ -168,7 +167,7 @@ def take_settings(args: argparse.Namespace, settings: dict) -> None:
     args.dataset, args.protocol = settings["dataset"], settings["protocol"]
 
 
-def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
+def must_be_certified(args: argparse.Namespace, pipeline: Pipeline, settings: dict) -> None:
     """Raises ValueError unless the parts on the command line are those of the certificates."""
     parts = {
         "classifier": args.classifier,
@@ -181,6 +180,13 @@ def must_be_certified(args: argparse.Namespace, settings: dict) -> None:
         if own != settings.get(f"{name}_sha256"):
             flag = "--classifier" if name == "classifier" else f"--pretrained_{name}"
             raise ValueError(f"{flag} {path}: is not the {name} of {args.certificates}")
+    used = fixed_by(args, pipeline)
+    for name in ("classifier_flags", "classifier_weights_sha256"):
+        if used.get(name) != settings.get(name):
+            raise ValueError(
+                f"--classifier {args.classifier}: was used in another way for {args.certificates}: {name} "
+                f"{settings.get(name)} (now {used.get(name)})"
+            )
 
 
 def attack_all(
@@ -239,32 +245,6 @@ def draw(args: argparse.Namespace, certification: Certification, claims: list[Cl
     title = f"{note}σ = {certification.sigma:g}, {images} images"
     with files.replacing(Path(f"{args.outfile}.png")) as temporary:
         temporary.write_bytes(robustness_png(claims, longest, title, certification.asked))
-
-
-def outcome(certification: Certification, rows: np.ndarray, lines: list[dict], groups: list[str]) -> list[Claim]:
-    """The claims of `rows`, each with the length of the shortest perturbation that broke it. A perturbation counts for
-    both claims of its image, no matter which of them it attacked."""
-    found = []
-    for name in KINDS if groups else KINDS[:1]:
-        prefix = "group_" if name == "group" else ""
-        certified = np.array([any(claim == name for claim, *_ in claims_of(row, groups)) for row in rows])
-        right = rows["group_predict"] == rows["group_label"] if prefix else rows["correct"]
-        broken, suspected = np.full(len(rows), np.inf), np.full(len(rows), np.inf)
-        inside = np.zeros(len(rows), dtype=int)
-        place = {int(row["idx"]): i for i, row in enumerate(rows)}
-        for line in lines:
-            i = place.get(int(line["idx"]))
-            if i is None or not certified[i]:
-                continue
-            own = groups.index(rows[i]["group_predict"]) if prefix else int(rows[i]["predict"])
-            length = float(line["l2"])
-            inside[i] += length <= rows[i][f"{prefix}radius"]
-            if differ([int(line[f"{prefix}answer"])], [own]):
-                suspected[i] = min(suspected[i], length)
-                if differ([int(line[f"{prefix}answer_again"])], [own]):
-                    broken[i] = min(broken[i], length)
-        found.append(Claim(name, np.asarray(right), certified, rows[f"{prefix}radius"], broken, suspected, inside))
-    return found
 
 
 def describe(args: argparse.Namespace, device: torch.device | str) -> dict:

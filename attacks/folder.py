@@ -6,7 +6,6 @@ Failed attempts are saved like the others; the manifest tells them apart.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import shutil
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from common import files
+from common.lines import read_table
 from datasets import SPLITS, ImageDataset, Manifest, get_dataset
 from imaging.catalogue import dataset_name
 from imaging.images import read_image, to_array
@@ -111,8 +111,7 @@ def read_attacked(folder: Path) -> tuple[list[dict[str, str]], dict]:
     for each in (path, files.settings_path(path)):
         if not each.is_file():
             raise FileNotFoundError(f"{each} is missing; make the images with attacks/generate.py")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows, settings = list(csv.DictReader(stream)), files.read_json(files.settings_path(path))
+    (_, rows), settings = read_table(path), files.read_json(files.settings_path(path))
     if not {"images", "skip", "protocol", "command"} <= set(settings):
         raise ValueError(f"{files.settings_path(path)}: was not written by attacks/generate.py")
     return rows, settings

@@ -37,10 +37,10 @@ from attacks.flags import SMOOTHED, add_attack_flags, planned, settle_smoothing
 from attacks.folder import AttackedFolder, open_split, read_attacked, starting_images
 from attacks.randomness import image_generator
 from attacks.targets import Target, make_target
-from common import cli, files
+from common import cli
 from datasets import SPLITS, ImageDataset, Manifest, read_manifest
 from models import Pipeline, QueriedClassifier, fingerprint, hardware, select_device
-from models.flags import open_pipeline
+from models.flags import fixed_by, open_pipeline, say_order
 
 
 def get_args_parser() -> cli.Parser:
@@ -93,6 +93,7 @@ def main(args: argparse.Namespace) -> None:
     target = make_target(pipeline, args.target, args.noise_sd, args.amp, device, args.seed, *smoothing)
     manifest = read_manifest(args.dataset or pipeline.dataset, args.data_dir, args.protocol)
     splits = {split: open_split(args, pipeline, split) for split in dict.fromkeys(args.split)}
+    say_order(args.classifier, pipeline.info or pipeline.outputs, manifest.info)
 
     # ---- attack after attack, each into its folder ----
     for attack, how in plans.items():
@@ -170,8 +171,9 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, manifest: Manifest, d
         "amp": args.amp,
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
+        **fixed_by(args, pipeline),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-        **{f"{part}_sha256": files.sha256(path) for part, path in parts if path and args.target != "base"},
+        **{f"{part}_sha256": fingerprint(path) for part, path in parts if path and args.target != "base"},
         "batch": args.batch,
         "device": device.type,
         "command": shlex.join(["attacks/generate.py", *sys.argv[1:]]),

@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
     # ---- cosines ----
     rows = []
     for space, paths in parts.items():
-        front = prepare(load_front(channels, size, device, *paths, model_type=space)[0], device).eval()
+        front = prepare(load_front(channels, size, device, *paths, space, scale=args.denoiser_scale)[0], device).eval()
         with torch.no_grad():
             target = classifier(images)
             _, z, decode = run_front(front, noisy, sd)

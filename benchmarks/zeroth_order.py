@@ -107,7 +107,10 @@ def main(args: argparse.Namespace) -> None:
             return f(decode(points)).float()
 
     # ---- the plain loop, in a process as it is ----
-    fronts = {space: load_front(channels, size, device, *paths, model_type=space)[0] for space, paths in parts.items()}
+    fronts = {
+        space: load_front(channels, size, device, *paths, space, scale=args.denoiser_scale)[0]
+        for space, paths in parts.items()
+    }
     with torch.no_grad():
         target = classifier(images).argmax(dim=1)
     plain_seconds = {}

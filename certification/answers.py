@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from common.lines import shown
 from core import ABSTAIN
 from evaluation.certificates import DECIDED
 
 
 def answers_table(answers: list[dict]) -> str:
-    """The answers for the screen, without votes. The radii on grey images are left out if no image is grey."""
+    """The answers for the screen, without votes. The radii on grey images are left out if no image is grey, warnings if
+    there is none."""
     left_out = {"done", "grey_as_rgb", "votes"}
     if not any(answer["grey_as_rgb"] for answer in answers):
         left_out |= {"radius_grey", "group_radius_grey"}
+    if not any(answer["warning"] for answer in answers):
+        left_out.add("warning")
     columns = [name for name in answers[0] if name not in left_out]
-    rows = [["ABSTAIN" if answer[name] == ABSTAIN else answer[name] for name in columns] for answer in answers]
+    rows = [["ABSTAIN" if answer[name] == ABSTAIN else _shown(answer[name]) for name in columns] for answer in answers]
     return tabulate(rows, columns, disable_numparse=True)
 
 
@@ -26,8 +30,12 @@ def done_text(answers: list[dict]) -> str:
     lines = []
     for done, of in files.items():
         named, more = list(of)[:2], len(of) - 2
-        lines.append(f"{', '.join(named)}{f' and {more} more' if more > 0 else ''}: {done}")
+        lines.append(f"{', '.join(map(shown, named))}{f' and {more} more' if more > 0 else ''}: {done}")
     return "\n".join(["what was done to the files to make them what is certified:", *(f"  {line}" for line in lines)])
+
+
+def _shown(value: object) -> object:
+    return shown(value) if isinstance(value, str) else value
 
 
 def what_is_proved(settings: dict, has_groups: bool) -> str:

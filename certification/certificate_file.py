@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common import files
+from common.lines import lines_of
 from evaluation.certificates import ASSUMED, COLUMNS, read_rows, wanted_indices
 
 # Settings that may differ between the run that began a TSV and the run that resumes it, or between shards. Of them
@@ -94,7 +95,7 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
         raise ValueError(f"--outfile {outfile}: is one of the shards")
     beside_outfile = files.settings_path(outfile)
     before = [files.read_json(beside_outfile)] if beside_outfile.is_file() else []
-    header, lines = "", []
+    header, lines = b"", []
     runs: list[dict] = []  # the settings of the shards
     seen: dict[int, Path] = {}
     for path in paths:
@@ -107,14 +108,14 @@ def merge(paths: Sequence[Path], outfile: Path) -> int:
             raise ValueError(f"{path}: shard {settings['shard']} is already {seen[number]}")
         seen[number] = path
         _check_finished(path, settings)
-        header, *own = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        (header, *own), _ = lines_of(path.read_bytes().replace(b"\r\n", b"\n"))
         lines += own
     count = int(runs[0]["shard"].partition("/")[2])
     if missing := [f"{i}/{count}" for i in range(count) if i not in seen]:
         raise ValueError(f"shards are missing: {', '.join(missing)}")
     # Both are whole before either takes its place; where the settings cannot, the old table stays.
     with files.replacing(outfile) as table, files.replacing(beside_outfile) as settings_of_it:
-        table.write_text("".join([header, *sorted(lines, key=_index)]), encoding="utf-8", newline="")
+        table.write_bytes(b"".join([header, *sorted(lines, key=lambda line: _index(line.decode()))]))
         files.write_json(settings_of_it, {**runs[0], "shard": None, **seeds_tried(*before, *runs)})
     return len(lines)
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from datasets import ImageDataset
 from evaluation.certificates import grey_radius, wanted_indices
 from imaging.catalogue import DatasetInfo
 from imaging.images import find_images, read_image, to_array, with_slice
+from imaging.levels import flat
 from models import Pipeline, QueriedClassifier
 from smoothing.engine import fastest_batch
 from smoothing.rules import Certificate, round_down
@@ -141,18 +143,19 @@ def certify_files(
 ) -> list[dict]:
     """One answer for each image in `paths` (files or folders): file, what was done to it, sigma, class, radius, group
     and group radius if there are groups, draws, and the votes after the pilot; if `grey_as_rgb`, the radii also on the
-    grey image behind the three equal channels.
+    grey image behind the three equal channels. `warning` says if the image shows nothing (`levels.flat`).
 
     -1 stands for ABSTAIN. The noise of a file depends only on the seed and on its pixels, not on the other files. So
     with one seed a file always has the same answer, and two different images have independent noise.
     """
     found = [with_slice(path) for path in find_images(paths)]
     takes = pipeline.image_size, pipeline.channels, info.fit
-    pixels, done = [], []
-    for path in found:
+
+    def read(path: Path) -> tuple[np.ndarray, str, str]:
         image = read_image(path, info.window)
-        pixels.append(to_array(image, *takes))
-        done.append(what_was_done(image, *takes))
+        return to_array(image, *takes), what_was_done(image, *takes), flat(image)
+
+    pixels, done, shows_nothing = zip(*map(read, found), strict=True)
     indices = [int.from_bytes(hashlib.sha256(each.tobytes()).digest()[:8], "big") for each in pixels]
     images = {
         index: torch.from_numpy(each.astype("float32") / 255).to(device)
@@ -169,7 +172,7 @@ def certify_files(
         )
     )
 
-    def answer(path: Path, index: int, done: str) -> dict:
+    def answer(path: Path, index: int, done: str, wrong: str) -> dict:
         certificate, grey = certificates[index], is_grey(images[index])
 
         def radius_of(name: str, radius: float) -> dict:
@@ -188,9 +191,10 @@ def certify_files(
             "grey_as_rgb": grey,
             "draws": certificate.draws,
             "votes": dict(zip(info.classes, certificate.votes, strict=True)),
+            "warning": f"{wrong} image" if wrong else "",
         }
 
-    return [answer(*each) for each in zip(found, indices, done, strict=True)]
+    return [answer(*each) for each in zip(found, indices, done, shows_nothing, strict=True)]
 
 
 def what_was_done(image: Image, image_size: int, channels: int, fit: str) -> str:

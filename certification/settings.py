@@ -12,6 +12,7 @@ import torch
 from common import files
 from imaging.catalogue import DatasetInfo, dataset_name
 from models import Pipeline, fingerprint, hardware, instruction_set, resolve_amp
+from models.flags import fixed_by
 from smoothing.noise import NOISE_VERSION
 from smoothing.rules import RULE_VERSION
 
@@ -47,8 +48,9 @@ def describe(args: argparse.Namespace, pipeline: Pipeline, info: DatasetInfo, de
         **({"instruction_set": instruction_set(device)} if device.type == "cpu" and amp else {}),
         "classifier": str(args.classifier),
         "classifier_sha256": fingerprint(args.classifier),
+        **fixed_by(args, pipeline),
         "denoiser": str(args.pretrained_denoiser) if args.pretrained_denoiser else None,
-        "denoiser_sha256": files.sha256(args.pretrained_denoiser) if args.pretrained_denoiser else None,
+        "denoiser_sha256": fingerprint(args.pretrained_denoiser) if args.pretrained_denoiser else None,
         **{
             f"{half}_sha256": files.sha256(path)
             for half, path in (("encoder", args.pretrained_encoder), ("decoder", args.pretrained_decoder))

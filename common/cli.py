@@ -34,23 +34,62 @@ def amp_flag(group: Flags) -> None:
     )
 
 
-def classifier_flags(group: Flags, required: bool = True) -> None:
-    """Add --classifier and the flags that describe one which does not store what must be known of it."""
+def classifier_flags(group: Flags, required: bool = True, arch: Sequence[str] = ("--arch",)) -> None:
+    """Add --classifier and the flags that describe one which does not store what must be known of it. `arch` are the
+    spellings of --classifier_arch besides this one."""
     group.add_argument(
         "--classifier",
         "--base_classifier",
         type=Path,
         required=required,
         metavar="F",
-        help="the classifier f: a checkpoint, an ONNX file, or a Python function package.module:function",
+        help="the classifier f: a checkpoint, weights (with --arch), a module or function in Python "
+        "(package.module:name, or path/to/file.py:name), a program of torch.export, a TorchScript or ONNX file, or a "
+        "folder of Hugging Face (docs/your_model.md)",
     )
     group.add_argument(
         "--scores",
         choices=["logits", "probabilities", "labels"],
         default="logits",
-        help="what the classifier returns; for a checkpoint: what it reveals (other than logits, it is a black box)",
+        help="what the classifier returns; for a checkpoint, weights or a folder of Hugging Face: what it reveals "
+        "(other than logits, it is a black box)",
     )
     image_flags(group)
+    description_flags(group, arch)
+
+
+def description_flags(group: Flags, arch: Sequence[str] = ("--arch",)) -> None:
+    """Add what a classifier from elsewhere cannot say itself."""
+    group.add_argument(
+        "--classifier_arch",
+        *arch,
+        metavar="NAME",
+        help="architecture of a file of weights: NAME of torchvision, timm/NAME or monai/NAME",
+    )
+    group.add_argument(
+        "--weights",
+        metavar="ENTRY",
+        help="which weights of a file that holds several: an entry such as model_ema, or a prefix of names",
+    )
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        group.add_argument(
+            f"--{name}",
+            type=statistic,
+            nargs="+",
+            metavar="V",
+            help=f"{what} by which the classifier's images are normalised: one number, or one per channel, for images "
+            "in [0, 1]; or imagenet, half (0.5), none; only for a classifier from elsewhere that does not do it itself",
+        )
+    group.add_argument(
+        "--bgr", action="store_true", default=None, help="the classifier takes blue, green, red (images of OpenCV)"
+    )
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="C",
+        help="names of the classifier's outputs in their order, or the numbers (from 0) of the outputs that are the "
+        "data set's classes (default: output k is class k)",
+    )
 
 
 def image_flags(group: Flags) -> None:
@@ -63,6 +102,27 @@ def image_flags(group: Flags) -> None:
     )
     group.add_argument(
         "--channels", type=int, choices=[1, 3], help="1: grey, 3: RGB; needed only if the network does not store it"
+    )
+    group.add_argument(
+        "--output",
+        metavar="NAME",
+        help="the answer of a network from elsewhere, if it gives several: an output of an ONNX file, or the key of a "
+        "dictionary (default: known by its name or shape)",
+    )
+    group.add_argument(
+        "--axes",
+        choices=["NCHW", "NHWC"],
+        help="order of the axes of the images that an ONNX file takes; needed only if its shapes do not tell",
+    )
+
+
+def scale_flag(group: Flags) -> None:
+    """Add the scale of the images of a denoiser from elsewhere."""
+    group.add_argument(
+        "--denoiser_scale",
+        choices=["unit", "symmetric"],
+        help="images that a diffusion model or package.module:name takes: unit: [0, 1]; symmetric: [-1, 1] (default: "
+        "as the diffusion model's configuration says; else unit)",
     )
 
 
@@ -122,16 +182,19 @@ class Parser(argparse.ArgumentParser):
             help="raise an error if the data was split by the other protocol",
         )
 
-    def add_pipeline_flags(self, split: bool = True) -> None:
-        """Add the parts of a trained pipeline and its images; `split` is False for a script with its own --split."""
+    def add_pipeline_flags(self, split: bool = True, required: bool = True, amp: bool = True) -> None:
+        """Add the parts of a trained pipeline and its images; `split` is False for a script with its own --split, `amp`
+        for one that computes nothing."""
         group = self.add_argument_group("pipeline")
-        classifier_flags(group)
+        classifier_flags(group, required)
         group.add_argument(
             "--pretrained_denoiser",
             "--denoiser",
             type=Path,
-            help="checkpoint of the denoiser D (default: none, the classifier alone)",
+            help="the denoiser D: a checkpoint, weights of a DRUNet, a folder of diffusers, or package.module:name "
+            "(default: none, the classifier alone)",
         )
+        scale_flag(group)
         group.add_argument(
             "--pretrained_encoder",
             type=Path,
@@ -143,7 +206,8 @@ class Parser(argparse.ArgumentParser):
             type=Path,
             help="for AE_DS: checkpoint of the decoder; needed only if the encoder's file does not hold it",
         )
-        amp_flag(group)
+        if amp:
+            amp_flag(group)
         self.add_data_flags("name of a prepared data set (default: the one that the classifier was trained on)")
         if split:
             self.add_argument("--split", choices=["train", "val", "test"], default="test", help="split to use")
@@ -250,6 +314,16 @@ def non_negative_float(text: str) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text}")
     return value
+
+
+def statistic(text: str) -> float | str:
+    """A number, or the name of a normalisation, e.g. --mean."""
+    if text in ("imagenet", "half", "none"):
+        return text
+    try:
+        return _number(text, float)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a number, imagenet, half or none, got {text!r}") from None
 
 
 def share(text: str) -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common import resources
+from common.lines import lines_of, table_line
 
 if sys.platform != "win32":
     import fcntl
@@ -39,11 +40,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
     that names `path` if the disk is full or does not let it be written.
     """
     path = Path(path)
+    # The suffix is kept: numpy and matplotlib choose the format (or add an ending) by it. The rest of a long name is
+    # cut, so that no file system finds this one too long.
+    suffix = path.suffix if len(path.suffix) <= 10 else ""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent.absolute())
-        # The suffix is kept: numpy and matplotlib choose the format (or add an ending) by it.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:30]}.", suffix=f".tmp{suffix}", dir=path.parent)
     temporary = Path(name)
     _hold(handle)  # while it is held, the file is no leftover
     if sys.platform == "win32":
@@ -127,7 +130,7 @@ def check_writable(path: Path | None, flag: str = "--outfile") -> None:
         raise ValueError(f"{flag} {path}: is a folder; name a file")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(prefix=f".{path.stem}.", suffix=".tmp", dir=path.parent):
+        with tempfile.TemporaryFile(prefix=f".{path.stem[:30]}.", suffix=".tmp", dir=path.parent):
             pass
 
 
@@ -246,6 +249,8 @@ class Table:
         self._settings, self._assumed = json.loads(json.dumps(settings)), assumed or {}
         with naming(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                settings_path(path).stat()  # raises OSError if this name is too long: nothing is begun then
             # Before anything is read: if two runs begin a table at the same time, one must stop.
             stream, new = _open_locked(path)
         if stream is None:
@@ -260,11 +265,7 @@ class Table:
 
     def _open(self, new: bool, header: str, beside: Path, not_compared: Collection[str], what: str, cure: str) -> None:
         """Begin the table, or read it. A torn last line is cut off; a missing header is written."""
-        *whole, torn = self.path.read_bytes().split(b"\n")
-        try:
-            lines = [line.decode() for line in whole]
-        except UnicodeDecodeError:
-            raise ValueError(f"{what}: is damaged, or no table (it is not UTF-8); {cure} or delete it") from None
+        lines, torn = lines_of(self.path.read_bytes())
         told = read_json(beside) if beside.is_file() else None
         self._inherit(told or {})
         if not (lines or torn) and (new or told is None):
@@ -276,13 +277,18 @@ class Table:
         changed = differences(self.before, {**self._assumed, **self._settings}, not_compared)
         if changed:
             raise ValueError(f"{what}: was made with {changed}; {cure} or delete it")
-        if lines and f"{lines[0]}\n" != header:
-            raise ValueError(f"{what}: has other columns ({lines[0]}); {cure} or delete it")
+        if lines and lines[0] != header.encode():
+            found = lines[0].decode(errors="replace").strip()
+            raise ValueError(f"{what}: has other columns ({found}); {cure} or delete it")
         if torn:
             self._stream.truncate(self.path.stat().st_size - len(torn))
         if not lines:
             append(self._stream, header.encode(), self.path)
-        self.rows: list[dict[str, str]] = list(csv.DictReader(lines, delimiter=self._separator))
+        try:
+            text = [line.decode() for line in lines]
+            self.rows: list[dict[str, str]] = list(csv.DictReader(text, delimiter=self._separator))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{what}: is damaged ({error}); {cure} or delete it") from None
 
     def _inherit(self, before: dict) -> None:
         """Take over into the settings what must be kept of the settings `before` ({}: there were none), even if the
@@ -309,7 +315,7 @@ class Table:
         if sys.platform == "win32":  # there is no lock to hold, and a file that is open cannot be replaced
             self._stream.close()
         try:
-            header, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            header, *lines = (line.decode() for line in lines_of(self.path.read_bytes())[0])
             in_order = sorted(lines, key=order)
             if lines != in_order:
                 write_text(self.path, "".join([header, *in_order]))
@@ -317,9 +323,7 @@ class Table:
             self._stream.close()
 
     def _line(self, values: Sequence[object]) -> str:
-        text = io.StringIO()
-        csv.writer(text, delimiter=self._separator, lineterminator="\n").writerow(values)
-        return text.getvalue()
+        return table_line(values, self._separator)
 
 
 def _open_locked(path: Path) -> tuple[io.FileIO | None, bool]:

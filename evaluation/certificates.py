@@ -126,6 +126,12 @@ def grey_radius(radius: float) -> float:
     return math.isqrt(millionths**2 // 3) / 1e6
 
 
+def rms_grey_levels(radius: float, values: int) -> float:
+    """What an L2 `radius` is to the eye: the root mean square change of a number of the image, in grey levels of 255.
+    `values` is C·H·W; three equal channels and the grey image behind them have the same."""
+    return 255 * radius / math.sqrt(values)
+
+
 def abstention_rate(rows: np.ndarray) -> float:
     """Share of all images on which the smoothed classifier abstained: 1/n · Σ_i 1[ĉ_i = ABSTAIN]."""
     return float(np.mean(rows["predict"] == ABSTAIN))

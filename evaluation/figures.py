@@ -6,11 +6,14 @@ import io
 import math
 from collections.abc import Sequence
 
+from common.figures import missing_letters
+from common.lines import shown
 from evaluation.certificates import Certification, accuracy_curve, by_sigma, certified_accuracy
 from evaluation.robustness import Claim, accuracy_under_attack, certified_accuracy_at
 
 # Okabe & Ito (2008): told apart with any colour vision; without its yellow, too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LONGEST = 40  # letters of a name in a figure
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 STYLE = {
     "font.size": 9,
@@ -38,7 +41,8 @@ def certified_accuracy_png(certifications: Sequence[Certification], note: str = 
     rows = -(-len(groups) // columns)
     width = 4.8 if columns == 1 else 3.2 * columns
     # As many names beside each other in the legend as fit, at some .07 inch per letter.
-    legend_columns = min(len(names), max(1, int(width / (0.6 + 0.07 * max(map(len, names))))))
+    headings = {name: shown(name, LONGEST) for name in names}
+    legend_columns = min(len(names), max(1, int(width / (0.6 + 0.07 * max(map(len, headings.values()))))))
     legend_height = 0.2 * -(-len(names) // legend_columns)
 
     with matplotlib.style.context(["default", STYLE]):
@@ -69,7 +73,11 @@ def certified_accuracy_png(certifications: Sequence[Certification], note: str = 
             panel.set_ylabel("Certified accuracy (%)")
         for panel in panels.flat[len(groups) :]:
             panel.remove()
-        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=legend_columns)
+        legend = figure.legend(
+            lines.values(), [str(look) for look in range(len(lines))], loc="outside lower center", ncols=legend_columns
+        )
+        for text, name in zip(legend.get_texts(), lines, strict=True):
+            text.set_text(headings[name])  # given at once, one that begins with _ would be left out
         return _png(figure)
 
 
@@ -79,7 +87,7 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     matrix = report["confusion"]
-    named = [*classes, "ABSTAIN"][: len(matrix[0])]
+    named = [shown(name, LONGEST) for name in [*classes, "ABSTAIN"][: len(matrix[0])]]
     panels = 2 if "reliability" in report else 1
     with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
         figure = Figure(figsize=(4.4 * panels, 3.8), dpi=200, layout="constrained")
@@ -91,7 +99,7 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
                 colour = "white" if shares[i][j] > 0.5 else "black"
                 axes[0].text(j, i, str(value), ha="center", va="center", color=colour)
         axes[0].set_xticks(range(len(named)), named, rotation=30, ha="right")
-        axes[0].set_yticks(range(len(classes)), classes)
+        axes[0].set_yticks(range(len(classes)), named[: len(classes)])
         axes[0].set(xlabel="predicted", ylabel="true", title=f"accuracy {report['accuracy']:.1%}")
         if panels == 2:
             rows = report["reliability"]
@@ -111,7 +119,8 @@ def evaluation_png(report: dict, classes: Sequence[str], title: str) -> bytes:
 
 def _png(figure) -> bytes:
     png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
+    with missing_letters():
+        figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
 
 

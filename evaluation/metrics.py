@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, matthews_corrcoef, roc_auc_score
 
+from common.lines import shown
 from evaluation.certificates import ABSTAIN, clopper_pearson
 
 RATES = ("sensitivity", "specificity", "ppv", "npv")
@@ -110,21 +111,23 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
 
 def metric_records(report: dict) -> list[dict]:
     """A report of `summarize` as one record per number: `of` (all, or a class or group), metric, value, low, high. The
-    confusion matrix follows: metric `answered NAME` counts the images of a class that were answered as NAME."""
+    confusion matrix follows: metric `answered NAME` counts the images of a class that were answered as NAME. A class
+    that is called `all`, or as a group is, is `class NAME` in `of`."""
 
     def record(of: str, name: str, row: dict) -> dict:
         low, high = row.get(f"{name}_interval") or (None, None)
         return {"of": of, "metric": name, "value": row[name], "low": low, "high": high}
 
     overall = ("accuracy", "balanced_accuracy", "mcc", "macro_auc", "ece", "abstained", "images")
-    parts = [(of, row) for key in ("per_class", "groups") for of, row in report.get(key, {}).items()]
+    groups, taken = report.get("groups", {}), {"all", *report.get("groups", {})}
+    classes = [f"class {name}" if name in taken else name for name in report["per_class"]]
+    parts = [*zip(classes, report["per_class"].values(), strict=True), *groups.items()]
     records = [record("all", name, report) for name in overall if name in report]
     records += [record(of, name, row) for of, row in parts for name in ("images", *RATES)]
-    classes = list(report["per_class"])
     return records + [
         {"of": of, "metric": f"answered {answer}", "value": count, "low": None, "high": None}
         for of, row in zip(classes, report["confusion"], strict=True)
-        for answer, count in zip([*classes, "ABSTAIN"], row, strict=False)
+        for answer, count in zip([*report["per_class"], "ABSTAIN"], row, strict=False)
     ]
 
 
@@ -134,9 +137,9 @@ def report_text(report: dict, decided: str) -> str:
     lines = [_overall(report)]
     if "groups" in report:
         lines.append(f"  disease or health: {decided}")
-    for of, row in {**report["per_class"], **report.get("groups", {})}.items():
-        shown = ", ".join(f"{rate} {_percent(row[rate])}" for rate in RATES)
-        lines.append(f"  {of:<18} {shown} ({row['images']} images)")
+    for of, row in [*report["per_class"].items(), *report.get("groups", {}).items()]:  # names may be in both
+        each = ", ".join(f"{rate} {_percent(row[rate])}" for rate in RATES)
+        lines.append(f"  {shown(of, 40):<18} {each} ({row['images']} images)")
     return "\n".join(lines)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binom
+
+from evaluation.certificates import ABSTAIN
+
+KINDS = ("class", "group")  # of claims
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,47 @@ def summary(claim: Claim, alpha: float, judge_alpha: float) -> dict:
         "sound": violated <= allowed,
         "broken beyond": int((certified & np.isfinite(claim.broken_at)).sum()) - violated,
     }
+
+
+# ---- from the table of the attacks -----------------------------------------------------------------------------------
+
+
+def claims_of(row: np.void, groups: Sequence[str]) -> list[tuple[str, int, float]]:
+    """The claims of a line of a certification TSV, without abstentions: ("class" or "group", its index, radius)."""
+    found = [("class", int(row["predict"]), float(row["radius"]))]
+    if groups and row["group_predict"] in groups:
+        found.append(("group", groups.index(row["group_predict"]), float(row["group_radius"])))
+    return [(claim, goal, radius) for claim, goal, radius in found if goal != ABSTAIN and radius > 0]
+
+
+def differ(answers: Sequence[int], certified: Sequence[int]) -> bool:
+    """Whether an answer (class or group) differs from the certified one. ABSTAIN, on either side, never differs."""
+    return any(ABSTAIN not in (a, own) and a != own for a, own in zip(answers, certified, strict=True))
+
+
+def outcome(rows: np.ndarray, lines: Sequence[Mapping[str, str]], groups: Sequence[str]) -> list[Claim]:
+    """The claims of `rows`, each with the length of the shortest perturbation that broke it. A perturbation counts for
+    both claims of its image, no matter which of them it attacked. `lines` are those of attacks/check_certificates.py;
+    tables of older versions have no second judgement, and the first counts as both."""
+    found = []
+    for name in KINDS if groups else KINDS[:1]:
+        prefix = "group_" if name == "group" else ""
+        certified = np.array([any(claim == name for claim, *_ in claims_of(row, groups)) for row in rows])
+        right = rows["group_predict"] == rows["group_label"] if prefix else rows["correct"]
+        broken, suspected = np.full(len(rows), np.inf), np.full(len(rows), np.inf)
+        inside = np.zeros(len(rows), dtype=int)
+        place = {int(row["idx"]): i for i, row in enumerate(rows)}
+        for line in lines:
+            i = place.get(int(line["idx"]))
+            if i is None or not certified[i]:
+                continue
+            own = groups.index(rows[i]["group_predict"]) if prefix else int(rows[i]["predict"])
+            length = float(line["l2"])
+            inside[i] += length <= rows[i][f"{prefix}radius"]
+            if differ([int(line[f"{prefix}answer"])], [own]):
+                suspected[i] = min(suspected[i], length)
+                again = line.get(f"{prefix}answer_again", line[f"{prefix}answer"])
+                if differ([int(again)], [own]):
+                    broken[i] = min(broken[i], length)
+        found.append(Claim(name, np.asarray(right), certified, rows[f"{prefix}radius"], broken, suspected, inside))
+    return found

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +11,7 @@ from decimal import Decimal
 
 from tabulate import tabulate
 
+from common.lines import shown, table_text
 from evaluation.certificates import (
     DECIDED,
     Certification,
@@ -40,7 +39,7 @@ LATEX = str.maketrans(
     | {"<": "$<$", ">": "$>$", "|": "$|$", "σ": r"$\sigma$", "α": r"$\alpha$", "≥": r"$\geq$"}
     | {"∞": r"$\infty$", "–": "--", "−": "$-$"}
 )
-MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<"})
+MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\|*_`<&~"})
 
 
 # ---- the numbers, one dict per line of the CSV -----------------------------------------------------------------------
@@ -123,11 +122,7 @@ def empirical_records(reports: Sequence[tuple[str, str, dict]]) -> list[dict]:
 
 def to_csv(records: Sequence[dict]) -> str:
     """Records as CSV; floats keep every digit, unknown values stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return table_text(records)
 
 
 # ---- the same laid out for people ------------------------------------------------------------------------------------
@@ -183,11 +178,11 @@ def empirical_table(records: Sequence[dict]) -> Table:
     headings = [each if same else f"{each} [{', '.join(sorted(counts[each]))}]" for each in columns]
     lines: dict[tuple, dict[str, str]] = {}
     for record in records:
-        shown = [f"{100 * record[key]:.1f}" for key in ("accuracy", "low", "high")]
+        rates = [f"{100 * record[key]:.1f}" for key in ("accuracy", "low", "high")]
         line = lines.setdefault((record["name"], record["sigma"]), {})
         if record["on"] in line:
             raise ValueError(f"--empirical {record['name']}:{record['on']}: is given twice")
-        line[record["on"]] = "{} ({}–{})".format(*shown)
+        line[record["on"]] = "{} ({}–{})".format(*rates)
     cells = [
         [name, UNKNOWN if sigma is None else f"{sigma:g}", *(found.get(each, UNKNOWN) for each in columns)]
         for (name, sigma), found in lines.items()
@@ -284,10 +279,10 @@ def certified_notes(certifications: Sequence[Certification], radii: Sequence[flo
     positive = [radius for radius in radii if radius > 0]
     if grey and positive:
         # In thousandths, rounded down as all radii are.
-        shown = [f"{radius:g} is {math.floor(grey_radius(radius) * 1000) / 1000:.3f}" for radius in positive]
+        on_grey = [f"{radius:g} is {math.floor(grey_radius(radius) * 1000) / 1000:.3f}" for radius in positive]
         names = ", ".join(dict.fromkeys(each.name for each in grey))
         whose = "" if len(grey) == len(certifications) else f" ({names})"
-        notes.append(f"Grey images stored as RGB{whose}: r = {', '.join(shown)} on the grey image.")
+        notes.append(f"Grey images stored as RGB{whose}: r = {', '.join(on_grey)} on the grey image.")
     return [*notes, SCOPE]
 
 
@@ -298,21 +293,21 @@ def certified_text(certifications: Sequence[Certification], radii: Sequence[floa
     tables += [clinical_table(clinical)] if clinical else []
     notes = [SYNTHETIC] if any(each.is_phantom for each in certifications) else []
     notes += certified_notes(certifications, radii)
-    return "\n".join([*map(to_markdown, tables), *(f"{note}\n" for note in notes)])
+    return "\n".join([*map(to_markdown, tables), *(f"{_in_markdown(note)}\n" for note in notes)])
 
 
 def to_markdown(table: Table, notes: Sequence[str] = ()) -> str:
     """Title, table and, below it, the notes."""
-    header, cells = _render(table, lambda cell: cell.translate(MARKDOWN), "**{}**".format)
+    header, cells = _render(table, _in_markdown, "**{}**".format)
     align = ["left"] + ["right"] * (len(header) - 1)
     grid = tabulate(cells, header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return "\n\n".join([f"{table.title}:", grid, *notes]) + "\n"
+    return "\n\n".join([f"{table.title}:", grid, *map(_in_markdown, notes)]) + "\n"
 
 
 def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
     r"""A booktabs `tabular`, a rule between sigmas, the notes in its last lines, each no wider than the table; for
     \input into a table environment."""
-    header, cells = _render(table, lambda cell: cell.translate(LATEX), r"\textbf{{{}}}".format)
+    header, cells = _render(table, _in_latex, r"\textbf{{{}}}".format)
     width = len(header)
     lines = [f"% {table.title}. Needs \\usepackage{{booktabs}}.", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}"]
     lines.append(r"\toprule")
@@ -328,10 +323,21 @@ def to_latex(table: Table, notes: Sequence[str] = ()) -> str:
     letters = sum(max(map(len, column)) + 2 for column in zip(table.header, *table.cells, strict=True))
     for note in notes:
         lines += [
-            rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {part.translate(LATEX)}}} \\"
+            rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {_in_latex(part)}}} \\"
             for part in textwrap.wrap(note, max(60, letters))
         ]
     return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _in_markdown(cell: str) -> str:
+    """Text as Markdown shows it; a bracket before a parenthesis would be a link."""
+    return shown(cell).translate(MARKDOWN).replace("](", "]\\(")
+
+
+def _in_latex(cell: str) -> str:
+    r"""Text as LaTeX shows it; after \\ and \midrule a bracket or a star at its beginning would be an argument."""
+    text = shown(cell).translate(LATEX)
+    return f"{{{text[0]}}}{text[1:]}" if text[:1] in ("[", "*") else text
 
 
 def _render(

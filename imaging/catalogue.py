@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common import files
+from common.lines import shown
+
+MENTIONED = 40  # classes of an order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,12 @@ class DatasetInfo:
         sick = tuple(label for label, name in enumerate(self.classes) if name in self.disease)
         well = tuple(label for label in range(len(self.classes)) if label not in sick)
         return {"disease": sick, "healthy": well} if sick and well else {}
+
+    @property
+    def order(self) -> str:
+        """Which output of a classifier means which class: `0 = benign, 1 = malignant`."""
+        meant = [f"{k} = {shown(name)}" for k, name in enumerate(self.classes)]
+        return ", ".join(meant if len(meant) <= MENTIONED else [*meant[: MENTIONED - 1], "…", meant[-1]])
 
     def check_classes(self, path: Path | str, told: dict[str, Any] | None) -> None:
         """Raises ValueError if the network of `path` has other classes than these, or in another order. `told` is the
@@ -154,6 +163,8 @@ def dataset_name(name: str) -> str:
     name."""
     if not name or name.startswith(".") or set(name) & set("/\\"):
         raise ValueError(f"--dataset {name!r}: must be a plain folder name")
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in name):
+        raise ValueError(f"--dataset {name!a}: is not UTF-8; choose another name")
     known = {other.lower(): other for other in DATASETS} | ALIASES
     return known.get(name.lower().replace("-", "_"), name)
 

@@ -4,15 +4,15 @@ from models.black_box import (
     BlackBox,
     QueriedClassifier,
     export_classifier,
-    fingerprint,
-    load_classifier,
     load_surrogates,
 )
 from models.device import autocast, bf16_is_fast, hardware, instruction_set, prepare, resolve_amp, select_device
-from models.foreign import Queried, is_foreign
+from models.foreign import fingerprint, is_foreign
 from models.fronts import load_front
 from models.inference import folded, frozen
+from models.kinds import load_classifier
 from models.pipelines import DenoisedClassifier, Pipeline, load_pipeline
+from models.queries import Queried
 from models.registry import (
     DEFAULT_DENOISER,
     build,

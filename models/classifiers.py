@@ -40,7 +40,7 @@ def classifier(
         if tiny:
             net.maxpool = nn.Identity()
     if channels != 3:
-        _replace_first_convolution(net, channels)
+        replace_first_convolution(net, channels)
     classifier = nn.Sequential(Normalize(per_channel(mean, channels), per_channel(std, channels)), net)
     try:
         with torch.inference_mode():
@@ -60,7 +60,7 @@ def _special(arch: str, image_size: int) -> dict[str, Any]:
     return {"aux_logits": False, "init_weights": True} if arch in ("googlenet", "inception_v3") else {}
 
 
-def _replace_first_convolution(net: nn.Module, channels: int) -> None:
+def replace_first_convolution(net: nn.Module, channels: int) -> None:
     """Let the first convolution take `channels` planes: every torchvision classifier starts from three."""
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -91,7 +91,7 @@ class NAFNet(nn.Module):
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(x, pad, mode="reflect") if any(pad) else x
         h = F.pixel_unshuffle(padded, self.unshuffle)
-        level = torch.as_tensor(noise_sd, dtype=h.dtype, device=h.device).expand(len(h)).view(-1, 1, 1, 1)
+        level = torch.as_tensor(noise_sd, dtype=h.dtype, device=h.device).expand(h.shape[0]).view(-1, 1, 1, 1)
         h = self.intro(torch.cat([h, level.expand(-1, 1, *h.shape[-2:])], dim=1))
         skips = []
         for blocks, down in zip(self.encoders, self.downs, strict=True):

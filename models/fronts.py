@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from models.autoencoders import AutoencodedDenoiser
-from models.registry import DEFAULT_DENOISER, build, load_model, takes
+from models.outputs import last_line, probes
+from models.registry import DEFAULT_DENOISER, ELSEWHERE, build, load_model, takes
 
 HALVES = ("encoder", "decoder")
 Halves = dict[str, tuple[nn.Module, dict[str, Any]]]  # half → the network, and its description
@@ -22,6 +23,24 @@ def must_fit(path: Path, described: dict, channels: int, image_size: int) -> Non
             raise ValueError(f"{path}: made for {own} {what}, but the classifier takes {wanted}")
 
 
+def must_denoise(path: Path, model: nn.Module, channels: int, image_size: int, device: torch.device | str) -> None:
+    """Raises ValueError unless a denoiser from elsewhere maps images of the classifier's to such images."""
+    x = probes(channels, image_size, image_size).to(device)
+    try:
+        with torch.no_grad():
+            shape = list(model(x, 0.25).shape)
+    except Exception as error:  # whatever a foreign network raises
+        raise ValueError(
+            f"--pretrained_denoiser {path}: cannot take images of {image_size} px with {channels} channel(s): "
+            f"{last_line(error)}"
+        ) from None
+    if shape != list(x.shape):
+        raise ValueError(
+            f"--pretrained_denoiser {path}: returned shape {shape} for images {list(x.shape)}, which are of the same "
+            "shape after a denoiser"
+        )
+
+
 def load_front(
     channels: int,
     image_size: int,
@@ -32,9 +51,10 @@ def load_front(
     model_type: str | None = None,
     arch: str = DEFAULT_DENOISER,
     latent: int = 576,
+    scale: str | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network of these checkpoints, and its description `{arch, arch_kwargs}`. Parts without a checkpoint are new:
-    a denoiser `arch`, an autoencoder with `latent` numbers in its latent.
+    a denoiser `arch`, an autoencoder with `latent` numbers in its latent. `scale`: as in `load_model`.
 
     `model_type` is DS, AE_DS, or None for what the checkpoints hold. An autoencoder's file gives both halves unless
     `decoder` names another file; published autoencoders come in two files. Raises FileNotFoundError, or ValueError if a
@@ -43,7 +63,7 @@ def load_front(
     start: nn.Module | None = None
     described: dict[str, Any] = {"arch": arch, "arch_kwargs": {"channels": channels}}
     if denoiser is not None:
-        start, described = _load(denoiser, "denoiser", channels, image_size, device)
+        start, described = _load(denoiser, "denoiser", channels, image_size, device, scale)
     has_autoencoder = described["arch"] == "ae_ds" or bool(encoder or decoder)
     if model_type == "DS" and has_autoencoder:
         raise ValueError("--model_type DS has no autoencoder; use --model_type AE_DS")
@@ -101,13 +121,15 @@ def _joined(halves: Halves, new: dict[str, Any], encoder: Path | None, decoder: 
 
 
 def _load(
-    path: Path, kind: str, channels: int, image_size: int, device: torch.device | str
+    path: Path, kind: str, channels: int, image_size: int, device: torch.device | str, scale: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A denoiser, an encoder or a decoder (also from an autoencoder's file), and the description of what the file
     holds."""
-    model, checkpoint = load_model(path, kind, device)
+    model, checkpoint = load_model(path, kind, device, scale)
     if "measurement" in checkpoint:
         raise ValueError(f"{path}: reconstructs images from measurements; it is no {kind}")
     must_fit(path, checkpoint, channels, image_size)
+    if checkpoint["arch"] in ELSEWHERE:
+        must_denoise(path, model, channels, image_size, device)
     model = getattr(model, kind) if checkpoint["arch"] == "autoencoder" and kind in HALVES else model
     return model, {key: checkpoint[key] for key in ("arch", "arch_kwargs")}

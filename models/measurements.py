@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.foreign import Queried, foreign, is_foreign, must_agree, must_be_told, python_function, write_onnx
+from models.answers import NAMES, Wanted
+from models.foreign import foreign, is_foreign, must_agree, must_be_told, must_exist
+from models.functions import python_function
+from models.onnx_files import write_onnx
+from models.queries import Queried
 from models.registry import load_model
 
 MEASUREMENTS = ("undersampled", "gaussian")
@@ -77,11 +81,11 @@ class QueriedReconstructor(Queried):
     """A foreign function from images to images of the same shape. Raises what `Queried` does, and ValueError if what
     comes back has another shape."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        answer = super().forward(x)
-        if answer.shape != x.shape:
-            raise ValueError(f"{self.name}: gave {list(answer.shape)} for {list(x.shape)}")
-        return answer.float()
+    def answer(self, x: Tensor) -> Tensor:
+        found = self.ask(x, Wanted(NAMES["images"], (tuple(x.shape),), output=self.output))
+        if found.shape != x.shape:
+            raise ValueError(f"{self.name}: gave {list(found.shape)} for {list(x.shape)}")
+        return found.float()
 
 
 def load_reconstructor(
@@ -95,6 +99,7 @@ def load_reconstructor(
     Raises FileNotFoundError or ValueError.
     """
     if not is_foreign(spec):
+        must_exist("--reconstructor", spec, described)
         net, made = load_model(spec, "denoiser", device)
         if "measurement" not in made:
             raise ValueError(
@@ -103,23 +108,28 @@ def load_reconstructor(
         known = _known(made)
         must_agree("--reconstructor", spec, known, described)
         return Reconstructor(net).eval(), _measurement(known), made
-    function, known, retries = foreign("--reconstructor", spec)
-    must_agree("--reconstructor", spec, known, described)
+    found = foreign("--reconstructor", spec, described.get("axes"))
+    must_agree("--reconstructor", spec, found.known, described)
     given = {name: value for name, value in described.items() if value is not None}
-    known = {"acceleration": 4.0, "seed": seed, **known, **given}
+    known = {"acceleration": 4.0, "seed": seed, **found.known, **given}
     must_be_told("--reconstructor", spec, known, ("dataset", "image_size", "channels", "measurement"))
+    channels, size, output = known["channels"], known["image_size"], known.get("output")
+    function, _ = found.bind(
+        channels, size, lambda count: Wanted(NAMES["images"], ((count, channels, size, size),), output=output)
+    )
+    network = QueriedReconstructor(function, f"--reconstructor {spec}", found.retries, output=output)
     made = {
         "dataset": known["dataset"],
         "image_size": known["image_size"],
         "arch_kwargs": {"channels": known["channels"]},
         "measurement": {"kind": known["measurement"], "acceleration": known["acceleration"], "seed": known["seed"]},
     }
-    return QueriedReconstructor(function, f"--reconstructor {spec}", retries).eval(), _measurement(known), made
+    return network.eval(), _measurement(known), made
 
 
 def export_reconstructor(checkpoint: Path, path: Path) -> None:
     """Write the reconstruction network of a checkpoint as ONNX, measured images → images, with what
-    `load_reconstructor` must know. Raises what that and `models.foreign.write_onnx` do."""
+    `load_reconstructor` must know. Raises what that and `models.onnx_files.write_onnx` do."""
     network, _, made = load_reconstructor(checkpoint)
     write_onnx(network, _known(made) | {name: made.get(name) for name in ("dataset", "manifest")}, path)
 
@@ -142,4 +152,4 @@ def _measurement(known: dict[str, Any]) -> Callable[[Tensor], Tensor]:
         return measurement(kind, *shape, known["acceleration"], known["seed"])
     if not is_foreign(kind):
         raise ValueError(f"--measurement {kind}: must be {', '.join(MEASUREMENTS)} or package.module:function")
-    return QueriedReconstructor(python_function("--measurement", kind), f"--measurement {kind}")
+    return QueriedReconstructor(python_function("--measurement", kind), f"--measurement {kind}", checked=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from models.black_box import load_classifier
 from models.device import autocast, prepare
 from models.fronts import load_front
 from models.inference import frozen
+from models.kinds import load_classifier
 from models.registry import origins
 
 
@@ -48,7 +49,9 @@ class Autocast(nn.Module):
 class Pipeline:
     """The loaded parts of a pipeline and the images that it takes. `dataset` is the data set that the classifier was
     trained on, `info` its description if the checkpoint stores it (`catalogue.DatasetInfo.plain`, else None). `origins`
-    maps each file to its training data (name, digest of the manifest), if the file stores that."""
+    maps each file to its training data (name, digest of the manifest), if the file stores that. `kind` says in words
+    what a classifier of somebody else's was recognised as, `weights_sha256` is the digest of its weights if these lie
+    in no file that the command line names, and `outputs` are the names of its outputs, if they were told."""
 
     classifier: nn.Module
     denoiser: nn.Module | None
@@ -58,6 +61,9 @@ class Pipeline:
     num_classes: int
     info: dict[str, Any] | None = None
     origins: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    kind: str | None = None
+    weights_sha256: str | None = None
+    outputs: Sequence[str] | None = None
 
     def at(self, noise_sd: float, amp: bool = False, compiled: bool = False) -> nn.Module:
         """The base classifier at one noise level: images `[B, C, H, W]` in [0, 1] → float32 logits `[B, K]`. `compiled`
@@ -78,10 +84,12 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     encoder: Path | None = None,
     decoder: Path | None = None,
+    scale: str | None = None,
+    freeze: bool = True,
     **described: Any,
 ) -> Pipeline:
-    """Load the parts, frozen (`models.inference`). `classifier` and `described` are as in `load_classifier`, the others
-    as in `load_front`.
+    """Load the parts, frozen (`models.inference`) unless `freeze` is False. `classifier` and `described` are as in
+    `load_classifier`, the others as in `load_front`.
 
     Raises FileNotFoundError, or ValueError if a checkpoint is damaged or holds another kind of model, or if the parts
     do not fit each other, for example because they were trained on different splits of the data set.
@@ -98,12 +106,15 @@ def load_pipeline(
     kwargs = made["arch_kwargs"]
     d = None
     if denoiser is not None:
-        d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder)
-        d = frozen(prepare(d, device))
+        d, _ = load_front(kwargs["channels"], made["image_size"], device, denoiser, encoder, decoder, scale=scale)
+        d = prepare(d, device)
+        d = frozen(d) if freeze else d.eval()
+    elif scale is not None:
+        raise ValueError("--denoiser_scale: there is no denoiser; give --pretrained_denoiser")
     elif encoder or decoder:
         raise ValueError("--pretrained_encoder and --pretrained_decoder stand behind a --pretrained_denoiser")
     return Pipeline(
-        frozen(f),
+        frozen(f) if freeze else f,
         d,
         made["dataset"],
         made["image_size"],
@@ -111,4 +122,7 @@ def load_pipeline(
         kwargs["num_classes"],
         made.get("info"),
         trained,
+        made.get("kind"),
+        made.get("weights_sha256"),
+        made.get("outputs"),
     )

@@ -15,9 +15,17 @@ from models.autoencoders import AutoencodedDenoiser, Autoencoder, Pair
 from models.classifiers import classifier
 from models.denoisers import DnCNN, NAFNet, NAFNet4
 from models.device import prepare
-from models.foreign import foreign
+from models.diffusion import DiffusionDenoiser, read_diffusers
+from models.foreign import is_onnx
+from models.functions import is_function
+from models.imported import ImportedDenoiser, read_imported
+from models.libraries import classifier_of_library
+from models.onnx_files import metadata
+from models.programs import metadata_of
 from models.published import PUBLISHED, CifarDecoder, CifarEncoder, MemNet, as_ours, cifar_classifier
-from models.reading import read_tensors
+from models.reading import kind_of_file, read_tensors
+from models.restoration import DRUNet, restoration_as_ours
+from models.weights import read_weights
 
 
 def autoencoded(denoiser: dict[str, Any], autoencoder: dict[str, Any]) -> AutoencodedDenoiser:
@@ -40,8 +48,10 @@ DENOISERS: Architectures = {
     "memnet": MemNet,
 }
 DEFAULT_DENOISER = "nafnet4"  # of new ones; why: results/benchmarks/denoisers.md
+# Denoisers of other projects, which are not trained anew.
+ELSEWHERE: Architectures = {"diffusion": DiffusionDenoiser, "drunet": DRUNet, "imported": ImportedDenoiser}
 # Everything that may stand before the classifier: images and a noise level → images.
-FRONTS: Architectures = DENOISERS | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
+FRONTS: Architectures = DENOISERS | ELSEWHERE | {"autoencoder": Autoencoder, "ae_ds": autoencoded}
 HALVES: dict[str, Architectures] = {
     "encoder": {"cifar_encoder_192_24": CifarEncoder},
     "decoder": {"cifar_decoder_192_24": CifarDecoder},
@@ -67,12 +77,16 @@ def kind_of(arch: str) -> str:
 
 
 def build(arch: str, **arch_kwargs) -> nn.Module:
-    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. Raises
-    ValueError if the name is unknown or its constructor does not take an argument."""
+    """A new network. A published name (`models.published`) stands for its arguments, unless others are given. NAME is a
+    classifier of torchvision in our variant for small images; `torchvision/NAME`, `timm/NAME` and `monai/NAME` are
+    those of the libraries as they are. Raises ValueError if the name is unknown or its constructor does not take an
+    argument."""
     arch, published = _ours(arch)
     arch_kwargs = {**published, **arch_kwargs}
     try:
-        return OURS[arch](**arch_kwargs) if arch in OURS else classifier(arch, **arch_kwargs)
+        if arch in OURS:
+            return OURS[arch](**arch_kwargs)
+        return classifier_of_library(arch, **arch_kwargs) if "/" in arch else classifier(arch, **arch_kwargs)
     except TypeError as error:
         raise ValueError(f"--arch {arch}: {error}") from error
 
@@ -85,9 +99,13 @@ def _ours(arch: str) -> tuple[str, dict[str, Any]]:
 
 
 def load_checkpoint(path: Path | str) -> dict:
-    """Read a checkpoint (plain types only), a published one as if it were ours. Raises FileNotFoundError or ValueError
-    that names the file."""
-    checkpoint = as_ours(read_tensors(path))
+    """Read a checkpoint (plain types only), and as if they were ours: a published one, the weights of a DRUNet, a
+    folder of diffusers, a denoiser `package.module:name`. Raises FileNotFoundError or ValueError that names it."""
+    if Path(path).is_dir():
+        return read_diffusers(Path(path))
+    if is_function(path):
+        return read_imported(str(path))
+    checkpoint = restoration_as_ours(as_ours(read_weights("", Path(path))))
     if not {"arch", "arch_kwargs", "state_dict"} <= set(checkpoint):
         raise ValueError(f"{path}: not a checkpoint of this project (no arch, arch_kwargs and state_dict in it)")
     return checkpoint
@@ -113,13 +131,24 @@ def export_checkpoint(path: Path | str, outfile: Path) -> None:
     files.write_bytes(outfile, content.getbuffer())
 
 
-def load_model(path: Path | str, kind: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict]:
-    """Rebuild the model that a checkpoint holds, in eval mode on `device`; also return the checkpoint.
+def load_model(
+    path: Path | str, kind: str, device: torch.device | str = "cpu", scale: str | None = None
+) -> tuple[nn.Module, dict]:
+    """Rebuild the model that a checkpoint holds, in eval mode on `device`; also return the checkpoint. `scale` is that
+    of the images of a denoiser from elsewhere (`diffusion`, `imported`; None: its own).
 
     Raises FileNotFoundError, or ValueError if the file is damaged, holds another kind of model, or does not fit.
     """
+    if kind != "denoiser" and not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
     checkpoint = load_checkpoint(path)
     arch = checkpoint["arch"]
+    if scale is not None:
+        if arch not in ("diffusion", "imported"):
+            raise ValueError(
+                f"--denoiser_scale {scale}: only for a diffusion model or package.module:name; {path} is none"
+            )
+        checkpoint["arch_kwargs"] = {**checkpoint["arch_kwargs"], "scale": scale}
     if kind_of(arch) != kind and not (arch == "autoencoder" and kind in HALVES):
         held, needed = (f"an {name}" if name == "encoder" else f"a {name}" for name in (kind_of(arch), kind))
         raise ValueError(f"{path}: holds {held} ({arch}), but {needed} is needed here")
@@ -140,12 +169,19 @@ def origin(path: Path | str) -> tuple[str, str] | None:
     """The data set that a checkpoint (or an ONNX file made from it) was trained on, and the digest of its manifest;
     None if the file does not store them, as published ones do not."""
     try:
-        checkpoint = foreign("", path)[1] if str(path).endswith(".onnx") else read_tensors(path, mmap=True)
+        checkpoint = _described_in(path)
     except (ValueError, FileNotFoundError):  # e.g. a function; the code that loads it says what is wrong
         return None
     dataset = checkpoint.get("dataset")
     digest = checkpoint.get("manifest") or (checkpoint.get("args") or {}).get("manifest")
     return (dataset, digest) if isinstance(dataset, str) and isinstance(digest, str) else None
+
+
+def _described_in(path: Path | str) -> dict[str, Any]:
+    """What a file of ours says of itself."""
+    if is_onnx(path):
+        return metadata("", Path(path))
+    return metadata_of(Path(path)) if kind_of_file(path) == "program" else read_tensors(path, mmap=True)
 
 
 def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
@@ -154,11 +190,11 @@ def origins(paths: Iterable[Path | str | None]) -> dict[str, tuple[str, str]]:
     return {path: each for path, each in found.items() if each is not None}
 
 
-def takes(described: dict[str, Any]) -> tuple[int, int | None]:
-    """(channels, image size or None for any) of the images that a network before the classifier takes."""
+def takes(described: dict[str, Any]) -> tuple[int | None, int | None]:
+    """(channels, image size) of the images that a network before the classifier takes; None stands for any."""
     kwargs = described["arch_kwargs"]
     if described["arch"] == "ae_ds":
         return takes(kwargs["autoencoder"])
     if described["arch"] in ("pair", *HALVES["encoder"], *HALVES["decoder"]):
         return 3, 32
-    return kwargs["channels"], kwargs.get("image_size")
+    return kwargs.get("channels"), kwargs.get("image_size")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from common import files
+from common.figures import missing_letters
+from common.lines import shown, table_line
 from datasets import SPLITS
 from imaging.catalogue import DatasetInfo
+from imaging.not_pictures import OTHER_PICTURES
 from preparation.duplicates import Near, identical_groups, near_groups
 from preparation.scan import Record
 from preparation.shortcuts import shortcuts
@@ -24,6 +27,9 @@ PAIRS = 48  # of alike images that are drawn
 LARGE = 0.2  # of a class, in one group: as much as a test split has, or more
 TEMPTING = 1.5  # times chance: from here on a shortcut is worth a warning
 NOTHING = "–"  # was done about it
+# As `Record.done` words it:
+TURNED = ("turned", "page", "slice", "frame", "volume", "no orientation")  # how what reading did to form begins
+SCALE = ", white is "  # between the kind of numbers and the one that is white
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +60,9 @@ def audit(
     not read."""
     return [
         *check_files(records, others or {}),
+        *check_flat(records),
+        *check_levels(records),
+        *check_turned(records),
         *check_duplicates(records, near, splits),
         *check_groups(records, groups, splits),
         *check_balance(records, groups, splits, info),
@@ -67,22 +76,54 @@ def check_files(records: Sequence[Record], others: Mapping[str, int]) -> list[Fi
     broken = [[record] for record in records if record.excluded.startswith("unreadable")]
     odd = [[record] for record in readable if record.mode not in ("L", "RGB")]
     small = [[record] for record in readable if min(record.width, record.height) < 32]
-    turned = [[record] for record in readable if record.passed_over]
     reasons = "; ".join(record.excluded for (record,) in broken[:2])
     modes = Counter(record.mode for record in readable)
-    passed_over = Counter(f"with {record.passed_over}" for (record,) in turned)
+    pictures = {suffix: count for suffix, count in others.items() if suffix in OTHER_PICTURES}
+    rest = {suffix: count for suffix, count in others.items() if suffix not in OTHER_PICTURES}
     return [
         _found("unreadable files", "warning", broken, reasons, "set aside, where --skip_unreadable asks for that"),
-        _finding("other files", "note", sum(others.values()), _suffixes(others), "not read"),
+        _finding("pictures of other kinds", "warning", sum(pictures.values()), _suffixes(pictures), "not read"),
+        _finding("other files", "note", sum(rest.values()), _suffixes(rest), "not read"),
         _found("odd pixel formats", "note", odd, _counted(modes), "read as 8-bit RGB"),
         _found("sides below 32 px", "warning", small, _sizes(readable), "kept"),
-        _found("orientation and pages", "note", turned, _counted(passed_over), "as stored, first page"),
     ]
 
 
-def _counted(counts: Counter[str]) -> str:
-    """`3 RGB, 1 L`: the most frequent first."""
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+def check_flat(records: Sequence[Record]) -> list[Finding]:
+    """Images that show nothing once they are read."""
+    empty = [record for record in records if record.flat]
+    kept = "kept; --window LOW HIGH may show more" if any(record.done for record in empty) else "kept"
+    kinds = Counter(record.flat for record in empty)
+    return [_found("flat images", "warning", [[record] for record in empty], _counted(kinds), kept)]
+
+
+def check_levels(records: Sequence[Record]) -> list[Finding]:
+    """What reading did to grey levels and colours. It is doubtful if numbers of one kind were given several scales, as
+    pictures of 10 and of 12 bits stored in 16: a dark one of 12 looks like one of 10."""
+    done = [[part for part in _done_to(record) if not part.startswith(TURNED)] for record in records]
+    words = Counter(part for parts in done for part in parts)
+    scales = [part.split(SCALE)[0] for part in words if SCALE in part]
+    doubtful = len(scales) > len(set(scales))
+    severity, advice = ("warning", "if all are of one depth: --window LOW HIGH") if doubtful else ("note", "")
+    return [_finding("levels and colours", severity, sum(map(bool, done)), _counted(words, 4), advice)]
+
+
+def check_turned(records: Sequence[Record]) -> list[Finding]:
+    """Orientations in the header, and files of several pages."""
+    done = {record.path: [part for part in _done_to(record) if part.startswith(TURNED)] for record in records}
+    words = Counter(part for parts in done.values() for part in parts)
+    turned = [[record] for record in records if done[record.path]]
+    return [_found("orientation and pages", "note", turned, _counted(words, 4), "turned; first page")]
+
+
+def _done_to(record: Record) -> list[str]:
+    return [part for part in record.done.split("; ") if part]
+
+
+def _counted(counts: Counter[str], most: int | None = None) -> str:
+    """`3 RGB, 1 L`: the most frequent first, and no more than `most`."""
+    more = ["…"] if most is not None and len(counts) > most else []
+    return ", ".join([*(f"{count} {name}" for name, count in counts.most_common(most)), *more])
 
 
 def _suffixes(counts: Mapping[str, int]) -> str:
@@ -256,30 +297,34 @@ def count_images(records: Sequence[Record], splits: Sequence[str], classes: Sequ
 
 def counts_text(counts: dict[str, dict[str, int]], classes: Sequence[str]) -> str:
     """Images by split and class, for the screen."""
-    width = max(12, *(len(name) + 2 for name in classes))
-    lines = [f"{'images':<8}" + "".join(f"{name:>{width}}" for name in classes) + f"{'all':>8}"]
+    headings = {name: shown(name, 40) for name in classes}
+    width = max(12, *(len(heading) + 2 for heading in headings.values()))
+    lines = [f"{'images':<8}" + "".join(f"{headings[name]:>{width}}" for name in classes) + f"{'all':>8}"]
     for split, row in counts.items():
         lines.append(f"{split:<8}" + "".join(f"{row[name]:>{width}}" for name in classes) + f"{sum(row.values()):>8}")
     return "\n".join(lines)
 
 
 def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
-    """`audit.csv`: a line for each finding, then one for each group of images concerned."""
+    """`audit.csv`: a line for each finding, then one for each group of images concerned; a path that holds the sign
+    between them, `|`, is in quotes."""
     path = folder / "audit.csv"
     with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("check", "severity", "count", "detail", "done", "images"))
+        stream.write(table_line(("check", "severity", "count", "detail", "done", "images")))
         for found in findings:
-            writer.writerow((found.check, found.severity, found.count, found.detail, found.done, ""))
+            stream.write(table_line((found.check, found.severity, found.count, found.detail, found.done, "")))
             for images in found.images:
-                writer.writerow((found.check, found.severity, len(images), "", "", " | ".join(images)))
+                listed = " | ".join(path if "|" not in path else json.dumps(path) for path in images)
+                stream.write(table_line((found.check, found.severity, len(images), "", "", listed)))
 
 
 def as_text(findings: Sequence[Finding]) -> str:
     """The findings as a table for the screen."""
     from tabulate import tabulate
 
-    rows = [(f.severity if f.severity != "ok" else "", f.check, f.count, f.detail, f.done) for f in findings]
+    rows = [
+        (f.severity if f.severity != "ok" else "", f.check, f.count, shown(f.detail), shown(f.done)) for f in findings
+    ]
     return tabulate(
         rows, ["severity", "check", "found", "details", "what was done"], maxcolwidths=[None, None, None, 60, 40]
     )
@@ -295,7 +340,7 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
     by_path = {record.path: record for record in records}
 
     def caption(image: str) -> str:
-        return f"{by_path[image].class_name[:16]} {by_path[image].source_split}\n{image[-22:]}"
+        return f"{shown(by_path[image].class_name, 16)} {by_path[image].source_split}\n{shown(image)[-22:]}"
 
     pairs: dict[tuple[str, str], str] = {}
     for end, differs in (("two labels", "class_name"), ("published split", "source_split"), ("images", "sha256")):
@@ -304,12 +349,12 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
                 for first, *others in found.images:
                     telling = (o for o in others if getattr(by_path[o], differs) != getattr(by_path[first], differs))
                     pairs.setdefault((first, next(telling, others[0])), found.check)
-    shown = list(pairs.items())[:PAIRS]
-    if not shown:
+    chosen = list(pairs.items())[:PAIRS]
+    if not chosen:
         path.unlink(missing_ok=True)  # of an earlier run, on other images
         return False
-    rows = -(-len(shown) // 6)
-    title = f"alike images, {len(shown)} of {len(pairs)}"
+    rows = -(-len(chosen) // 6)
+    title = f"alike images, {len(chosen)} of {len(pairs)}"
     with rc_context({"text.parse_math": False}):  # a file name may hold a $
         height = 0.4 + 1.7 * rows
         figure = Figure(figsize=(15, height))
@@ -317,13 +362,13 @@ def draw_duplicates(path: Path, findings: Sequence[Finding], records: Sequence[R
         figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.7 / height, wspace=0.1, hspace=0.45)
         for axis in axes.ravel():
             axis.axis("off")
-        for k, (pair, check) in enumerate(shown):
+        for k, (pair, check) in enumerate(chosen):
             for side, image in enumerate(pair):
                 axis = axes[k // 6, 2 * (k % 6) + side]
                 axis.imshow(by_path[image].thumbnail, cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"{check * (side == 0)}\n{caption(image)}", fontsize=5)
         figure.suptitle(f"SYNTHETIC: {title}" if synthetic else title.capitalize(), fontsize=9, y=1 - 0.12 / height)
-        with files.replacing(path) as temporary:
+        with files.replacing(path) as temporary, missing_letters():
             figure.savefig(temporary, dpi=110)
     return True
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imaging.catalogue import DatasetInfo
+from preparation.folder_names import split_of
 from preparation.sources import find_images
 
 
@@ -26,10 +27,12 @@ def download_kaggle(info: DatasetInfo, name: str) -> Path:
         raise OSError(f"--download failed ({type(error).__name__}). {_by_hand(info, name)}") from error
     for folder in (root, *sorted(path for path in root.rglob("*") if path.is_dir())):
         try:
-            find_images(folder, info)
+            records, _ = find_images(folder, info)
         except ValueError:
             continue
-        return folder
+        first, *others = {PurePosixPath(record.path).parts[0] for record in records}
+        if others or first == "process" or split_of(first):  # else a folder within is the one
+            return folder
     raise OSError(f"--download: {root} is not laid out as expected. {_by_hand(info, name)}")
 
 

@@ -9,6 +9,7 @@ from common import cli
 from datasets import PROTOCOLS
 from imaging.catalogue import DATASETS, DatasetInfo
 from imaging.images import FITS
+from preparation.layouts import LAYOUTS
 from preparation.splits import FOLDS
 
 
@@ -37,8 +38,37 @@ def add_flags(parser: cli.Parser) -> None:
         "(abnormal, benign, normal)",
     )
     data.add_argument(
+        "--classes",
+        nargs="+",
+        action="extend",
+        metavar="CLASS",
+        help="the order of the classes, all of them: output k of a classifier means the k-th, from 0 (default: sorted, "
+        "numbers by value; known data sets have an order of their own)",
+    )
+    data.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="which folders of --source are the classes: the first, those within the first, which are parts of the set "
+        "(training, testing, folds), or the innermost (default: by their names; where these can be read in two ways, "
+        "an error says so)",
+    )
+    data.add_argument(
+        "--leave_out",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATTERN",
+        help="leave out images (such as masks) whose path, name or folder matches a shell pattern: masks '*_mask*'",
+    )
+    data.add_argument(
+        "--keep_masks",
+        action="store_true",
+        help="read images that are called like masks of others as images of their class, instead of raising an error",
+    )
+    data.add_argument(
         "--disease",
         nargs="+",
+        action="extend",
         metavar="CLASS",
         help="for your own images: the classes that are disease and must not be missed",
     )
@@ -86,8 +116,16 @@ def add_flags(parser: cli.Parser) -> None:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="values of DICOM and NIfTI files that become black and white, in the units of the file "
-        "(default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile)",
+        help="values of DICOM, NIfTI and pictures of more than 8 bits that become black and white, in the units of "
+        "the file (default: of DICOM its own window, else its range; of NIfTI the 1st and 99th percentile; of "
+        "pictures 0 and the full scale)",
+    )
+    form.add_argument(
+        "--volume",
+        type=cli.non_negative_int,
+        metavar="K",
+        help="which volume of NIfTI files that hold several (4-D: times, or kinds of image), from 0 (default: the "
+        "first, with a warning)",
     )
     form.add_argument(
         "--slices",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common import files
+from common.lines import table_line
 from datasets import MANIFEST_COLUMNS, MANIFEST_VERSION
 from imaging.catalogue import DatasetInfo
 from preparation.scan import Record
@@ -26,11 +26,11 @@ def write_manifest(
     """
     path = folder / "manifest.csv"
     with files.replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(MANIFEST_COLUMNS)
+        stream.write(table_line(MANIFEST_COLUMNS))
         for record, split, group in zip(records, splits, groups, strict=True):
             name = record.class_name
             pixels = (record.sha256, record.width, record.height)
-            writer.writerow((record.path, info.classes.index(name), name, split, group, *pixels, record.excluded))
+            line = (record.path, info.classes.index(name), name, split, group, *pixels, record.excluded)
+            stream.write(table_line(line))
     about = {"version": MANIFEST_VERSION, "sha256": files.sha256(path)}
     files.write_json(path.with_suffix(".json"), about | settings)

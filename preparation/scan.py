@@ -11,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from common import files, resources
 from imaging.catalogue import DatasetInfo
-from imaging.images import PICTURES, of_volume, read_image, suffix_of, to_array
+from imaging.images import of_volume, read_image, suffix_of, to_array
+from imaging.levels import flat
 
 THUMBNAIL = 64
 AT_ONCE = 256  # images that are read before they are written
-READING = 2  # the version of `images.read_image` and `Record`: what another one found is read again
-COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation", "passed_over")
+READING = 3  # the version of `images.read_image` and `Record`: what another one found is read again
+COLUMNS = ("path", "bytes", "modified", "sha256", "width", "height", "mode", "format", "quantisation", "done", "flat")
 
 
 @dataclasses.dataclass
@@ -30,8 +31,8 @@ class Record:
     `source_split`: the published split, train, val or test, or "" if there is none. `subject`: the patient or other
     owner if known, else "". `sha256`: of the decoded RGB pixels. `thumbnail`: grey, uint8 `[64, 64]`. `mode`, `format`,
     `bytes`: of the file. `quantisation`: the mean of a JPEG's first table, of luminance (small: high quality).
-    `passed_over`: what reading ignores, an orientation in the header or further pages. `excluded`: the reason why the
-    image is left out, or "".
+    `done`: what reading did to the image, in words that semicolons part. `flat`: what is wrong with an image that shows
+    nothing (`levels.flat`). `excluded`: the reason why the image is left out, or "".
     """
 
     path: str
@@ -45,7 +46,8 @@ class Record:
     mode: str = ""
     format: str = ""
     quantisation: float = 0.0
-    passed_over: str = ""
+    done: str = ""
+    flat: str = ""
     bytes: int = 0
     excluded: str = ""
 
@@ -67,11 +69,11 @@ def read_images(records: Sequence[Record], source: Path, info: DatasetInfo, kept
             path = source / record.path
             try:
                 pixels = read_image(path, info.window)
-                _read_header(record, path)
             except (OSError, ValueError) as error:
                 record.excluded = f"unreadable: {_reason(error, record, source)}"
                 return record, None
             record.width, record.height = pixels.size
+            _take_over(record, pixels, path)
             record.sha256 = hashlib.sha256(pixels.tobytes()).hexdigest()
             return record, to_array(pixels, THUMBNAIL, 1)[0]
 
@@ -171,21 +173,21 @@ def mean_and_std(records: Sequence[Record]) -> tuple[float, float]:
 
 
 def _reason(error: Exception, record: Record, source: Path) -> str:
-    """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is."""
-    text = str(error).replace(f"{source}/", "").removeprefix(f"{record.path}: ")
+    """What is wrong with an image, without the folder that it lies in: a manifest is the same wherever that is. A
+    library may write a path as Python does, or with other blanks."""
+    folders = (f"{source}/", repr(f"{source}/")[1:-1], repr(f"{source}/\"'")[1:-4])
+    text = str(error)
+    for folder in (*folders, *(" ".join(each.split()) for each in folders)):
+        text = text.replace(folder, "")
+    for name in (record.path, Path(record.path).name):  # quoted in two ways, by what the folder's name holds
+        text = text.replace(f'"{name}"', f"'{name}'")
+    text = text.removeprefix(f"{record.path}: ")
     return text.removeprefix(f"{of_volume(Path(record.path))[0].as_posix()}: ")
 
 
-def _read_header(record: Record, path: Path) -> None:
-    if suffix_of(path) not in PICTURES:
-        record.format = record.mode = suffix_of(of_volume(path)[0]).strip(".").upper()
-        return
-    with Image.open(path) as image:
-        record.mode, record.format = image.mode, image.format or ""
-        tables = getattr(image, "quantization", None)
-        record.quantisation = float(np.mean(tables[min(tables)])) if tables else 0.0
-        if getattr(image, "n_frames", 1) > 1:
-            record.passed_over = "further pages"
-        # Pillow heeds a TIFF's orientation. Of a PNG without EXIF data `getexif` would decode the pixels once more.
-        if "exif" in image.info and image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            record.passed_over = "an orientation in the header"
+def _take_over(record: Record, image: Image.Image, path: Path) -> None:
+    """What reading found out about an image and its file."""
+    suffix = suffix_of(of_volume(path)[0]).strip(".").upper()
+    record.mode, record.format = image.info.get("mode", suffix), image.info.get("format", suffix)
+    record.quantisation = image.info.get("quantisation", 0.0)
+    record.done, record.flat = image.info.get("done", ""), flat(image)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
+settings.register_profile("long", max_examples=2000)  # of test_fuzz.py
 torch.set_num_threads(1)  # tiny networks gain nothing from more, and lose much on a busy machine
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 

@@ -114,25 +114,50 @@ def test_planted_faults(pictures):
     assert found["sides below 32 px"].images == (("no_tumor/small.png",),)
 
 
-def test_what_a_viewer_would_show_otherwise(pictures):
-    """An orientation in the header and further pages are reported; that of a TIFF is heeded, by Pillow."""
+def test_pictures_are_turned_and_the_first_page_is_read(pictures):
     folder, turned = pictures / "no_tumor", Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     tall = smooth_image(903, (64, 96))
-    tall.save(folder / "turned.jpg", exif=turned)
-    tall.save(folder / "turned.png", exif=turned)
-    tall.save(folder / "turned.tif", tiffinfo={ExifTags.Base.Orientation: 6})
+    for name in ("turned.jpg", "turned.png", "turned.tif"):
+        tall.save(folder / name, exif=turned)
     tall.save(folder / "pages.tif", save_all=True, append_images=[smooth_image(904), smooth_image(905)])
     records, _, found = audited(pictures)
     read = {record.path: record for record in records}
-    assert found["orientation and pages"].images == (
-        ("no_tumor/pages.tif",),
-        ("no_tumor/turned.jpg",),
-        ("no_tumor/turned.png",),
-    )
+    names = ("pages.tif", "turned.jpg", "turned.png", "turned.tif")
+    assert found["orientation and pages"].images == tuple((f"no_tumor/{name}",) for name in names)
     assert found["orientation and pages"].severity == "note"
-    assert read["no_tumor/turned.jpg"].height == read["no_tumor/pages.tif"].height == 96
-    assert read["no_tumor/turned.tif"].height == 64
+    assert found["orientation and pages"].detail == "3 turned as its header says, 1 page 1 of 3"
+    assert [read[f"no_tumor/{name}"].height for name in names] == [96, 64, 64, 64]
+
+
+def test_flat_images_and_doubtful_levels_are_found(pictures):
+    """Images that show nothing; pictures of 16 bits that were given different scales; kinds that are not read."""
+    folder = pictures / "no_tumor"
+    for name in ("constant.png", "saturated.bmp"):
+        pixels = np.zeros((64, 64), np.uint8)
+        pixels[:, : 30 * name.startswith("s")] = 255
+        Image.fromarray(pixels).save(folder / name)
+    noise = np.random.default_rng(0).integers(120, 130, (64, 64)).astype(np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "photo.HEIC").write_bytes(b"a picture")
+    found = audited(pictures)[2]
+    assert found["flat images"].severity == "warning"
+    assert {path for (path,) in found["flat images"].images} == {
+        "no_tumor/constant.png",
+        "no_tumor/noise.png",
+        "no_tumor/saturated.bmp",
+    }
+    assert set(found["flat images"].detail.split(", ")) == {"1 constant", "1 almost constant", "1 saturated"}
+    assert (found["pictures of other kinds"].severity, found["pictures of other kinds"].count) == ("warning", 1)
+    assert found["levels and colours"].severity == "ok"
+    for bits in (12, 16):
+        top = 2**bits - 1
+        deep = np.random.default_rng(bits).integers(0, top, (64, 64)).astype(np.uint16)
+        Image.fromarray(deep).save(folder / f"{bits}.png")
+        level = audited(pictures)[2]["levels and colours"]
+        assert (level.severity, level.count) == (("note", 1) if bits == 12 else ("warning", 2))
+        assert f"1 16 bit, white is {top}" in level.detail
+    assert "--window" in level.done
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from conftest import run_script
 from scipy.stats import binom
 
-from attacks.certified import CertificateAttack, claims_of
+from attacks.certified import CertificateAttack
 from attacks.smoothed import grouped
 from evaluation.figures import robustness_png
 from evaluation.robustness import (
@@ -20,6 +20,7 @@ from evaluation.robustness import (
     accuracy_under_attack,
     allowed_violations,
     certified_accuracy_at,
+    claims_of,
     summary,
 )
 from models import Pipeline

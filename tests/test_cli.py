@@ -23,6 +23,7 @@ SCRIPTS = [
     "evaluate.py",
     "evaluate_reconstruction.py",
     "make_tables.py",
+    "make_report.py",
     "reproduce.py",
     "attacks/generate.py",
     "attacks/check_certificates.py",

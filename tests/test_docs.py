@@ -37,6 +37,7 @@ SCRIPTS = [
     "evaluate",
     "evaluate_reconstruction",
     "make_tables",
+    "make_report",
     "reproduce",
 ]
 # Flags of other people's programs that pages mention, and of our shell scripts.
@@ -52,7 +53,7 @@ FOREIGN_FLAGS = {
 }
 SHELL_FLAGS = {
     "run.sh": {"--dataset", "--source", "--protocol", "--device", "--outdir", "--help"},
-    "test.sh": {"--coverage"},
+    "test.sh": {"--coverage", "--hypothesis-profile"},
 }
 ELLIPSIS = "…"
 

@@ -422,7 +422,7 @@ def test_full_disk_leaves_the_earlier_file_whole(two, tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(Path, "write_bytes", half)
     code, line = fails(capsys, "--add", two[0], "--outdir", out)
-    assert (code, "No space left on device" in line) == (1, True)
+    assert (code, "the disk is full" in line) == (1, True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -282,7 +282,7 @@ def test_predict_answers_for_files_and_folders_alike(predict, data_dir, tmp_path
     assert len(together) == 3
     assert all(Path(answer["file"]).name in shown for answer in together)
     of_an_answer = (
-        "file done sigma class radius radius_grey group group_radius group_radius_grey grey_as_rgb draws votes"
+        "file done sigma class radius radius_grey group group_radius group_radius_grey grey_as_rgb draws votes warning"
     )
     assert list(together[0]) == of_an_answer.split()
     (alone,) = predict("one.json", images[1], more=("--seed", 4))["answers"]
@@ -413,7 +413,7 @@ def test_bad_input(pipeline, data_dir, tmp_path, fails, monkeypatch):
     fails(2, ("required", "--classifier"), *verify)
     fails(1, ("--outfile",), *verify[:-2], "--classifier", f)
     fails(1, (tmp_path / "gone.png",), *verify[:-2], "--classifier", f, "--predict", tmp_path / "gone.png")
-    fails(1, (gone, "no such checkpoint"), *verify, "--classifier", gone)
+    fails(1, (gone, "no such file"), *verify, "--classifier", gone)
     fails(1, (d, "holds a denoiser (nafnet4), but a classifier is needed"), *verify, "--classifier", d)
     fails(1, (f, "holds a classifier"), *verify, "--classifier", f, "--pretrained_denoiser", f)
     fails(1, ("Brain_Tumor", "prepare_data.py"), *verify, "--classifier", f, "--dataset", "Brain_Tumor")

@@ -224,7 +224,9 @@ def test_a_jpeg_whose_only_table_has_the_number_1(made_up_tree, tmp_path):
 def test_bad_sources(made_up_tree, tmp_path, fails):
     flags = ("prepare_data", "--dataset", "Brain_Tumor", "--data_dir", tmp_path / "D", "--source")
     fails(1, (tmp_path / "gone", "no such folder"), *flags, tmp_path / "gone")
-    fails(1, (tmp_path, "neither Training/ and Testing/", "no_tumor"), *flags, tmp_path)
+    for name in ("cats", "dogs"):
+        write_image(tmp_path / "pets" / name / "0.png", 998)
+    fails(1, (tmp_path / "pets", "neither Training/ and Testing/", "no_tumor"), *flags, tmp_path / "pets")
     write_image(made_up_tree / "Training" / "oedema" / "0.png", 999)
     fails(1, ("oedema", "unknown class", "no_tumor"), *flags, made_up_tree)
     shutil.rmtree(made_up_tree / "Training" / "oedema")

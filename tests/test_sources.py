@@ -189,18 +189,21 @@ def test_a_manifest_does_not_tell_where_the_images_lie(tmp_path):
     for c, name in enumerate("ab"):
         fill(tmp_path / "here" / name, 10, c)
     volume = np.random.default_rng(0).random((8, 8, 9))
-    volume[2, 3] = np.nan
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "nan.nii.gz")
+    volume[2, 3] = np.inf
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "here" / "a" / "inf.nii.gz")
     for name in ("a/torn.nii", "a/torn.png", "b/torn.dcm"):
         (tmp_path / "here" / name).write_bytes(b"torn")
-    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    elsewhere = ("there", "it's", "two  blanks", "line\u2028\n", "back\\slash \"'")
+    for folder in elsewhere:
+        shutil.copytree(tmp_path / "here", tmp_path / folder)
     tables = []
-    for folder in ("here", "there"):
+    for folder in ("here", *elsewhere):
         rows, _ = prepare(tmp_path / folder, tmp_path / "D", "--skip_unreadable")
         assert sum("unreadable" in row["excluded"] for row in rows) == 4
         assert not any(str(tmp_path) in row["excluded"] for row in rows)
         tables.append((tmp_path / "D" / "Mine" / "manifest.csv").read_bytes())
-    assert tables[0] == tables[1]
+        assert not any("blanks/" in row["excluded"] or "slash" in row["excluded"] for row in rows)
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_a_class_in_testing_only(tmp_path, fails):
@@ -323,9 +326,9 @@ def test_what_lies_beside_a_published_split(tmp_path, fails):
     (source / "docs" / "read.me").write_text("…")
     assert len(prepare(source, tmp_path / "D")[0]) == 32
     flags = ("prepare_data", "--dataset", "Mine", "--source", source, "--data_dir", tmp_path / "D")
-    write_image(source / "test_set2" / "a" / "0.png", 5)
-    fails(1, (source / "test_set2", "no split", "train"), *flags)
-    (source / "test_set2" / "a" / "0.png").rename(source / "train" / "0.png")
+    write_image(source / "elsewhere" / "a" / "0.png", 5)
+    fails(1, (source / "elsewhere", "no split", "test", "--layout classes"), *flags)
+    (source / "elsewhere" / "a" / "0.png").rename(source / "train" / "0.png")
     fails(1, (source / "train" / "0.png", "no folder of a class"), *flags)
 
 

@@ -358,7 +358,7 @@ def test_killed_before_the_checkpoint_repeats_the_epoch(train, monkeypatch):
     save = torch.save
     calls = []
 
-    def die_in_epoch_two(content, path):
+    def die_in_epoch_two(content, path):  # a stream
         calls.append(content["epoch"])
         if content["epoch"] == 2:
             path.write(b"half a file")

@@ -61,7 +61,7 @@ class EndToEnd:
         torch.backends.cudnn.allow_tf32 = self.args.zo_precision == "tf32"
         first, (steps, rest) = min(self.pool, training), divmod(training, self.pool)
         epoch = steps * self._step(self.pool) + self._step(rest) + self.validation
-        flags.fit_epochs(self.args, self._step(first) + self.validation, epoch)
+        flags.fit_epochs(self.args, self._step(first) + self.validation + self.box.due, epoch)
 
     def _step(self, images: int) -> int:
         """The queries of a step that is given so many images."""
@@ -73,7 +73,7 @@ class EndToEnd:
         should this process be killed, the budget holds."""
         if not self.zeroth_order:
             return True
-        spent = self.box.queries + self._step(images) + self.validation
+        spent = self.box.queries + self.box.due + self._step(images) + self.validation
         if self.args.query_budget is not None and spent > self.args.query_budget:
             return False
         run.note_queries(spent)

@@ -136,8 +136,12 @@ def add_front_flags(group: cli.Flags) -> None:
         help="DS: a denoiser; AE_DS: a denoiser with an autoencoder behind it",
     )
     group.add_argument(
-        "--pretrained_denoiser", type=Path, help="checkpoint of a denoiser to start from (default: train from scratch)"
+        "--pretrained_denoiser",
+        type=Path,
+        help="denoiser to start from: a checkpoint, weights of a DRUNet, a folder of diffusers, or package.module:name "
+        "(default: train from scratch)",
     )
+    cli.scale_flag(group)
     group.add_argument(
         "--pretrained_encoder",
         type=Path,
@@ -148,7 +152,12 @@ def add_front_flags(group: cli.Flags) -> None:
         type=Path,
         help="checkpoint of the decoder, if it is not in the encoder's file; only with AE_DS",
     )
-    group.add_argument("--arch", choices=names("denoiser"), help="architecture of a new denoiser (default: nafnet4)")
+    group.add_argument(
+        "--arch",
+        metavar="NAME",
+        help=f"architecture of a new denoiser: {', '.join(names('denoiser'))} (default: nafnet4); any other "
+        "name is that of a file of weights (--classifier_arch)",
+    )
     group.add_argument(
         "--latent",
         type=cli.positive_int,
@@ -248,6 +257,15 @@ def add_query_flags(parser: cli.Parser) -> None:
     zeroth.add_argument(
         "--force", action="store_true", default=None, help="allow more than 4096 queries per image and step"
     )
+
+
+def settle_arch(args: argparse.Namespace) -> None:
+    """Move an --arch that is no denoiser's to --classifier_arch. Raises ValueError if it is neither's."""
+    if args.arch is None or args.arch in names("denoiser"):
+        return
+    if args.classifier_arch is not None or args.classifier is None:
+        raise ValueError(f"--arch {args.arch}: must be one of {', '.join(names('denoiser'))}")
+    args.arch, args.classifier_arch = None, args.arch
 
 
 def check_objective(args: argparse.Namespace) -> None:

@@ -62,8 +62,9 @@ def add_network_flags(group: cli.Flags) -> None:
         "--pretrained_denoiser",
         "--pretrained_autoencoder",
         type=Path,
-        help="checkpoint to start from; needed for --mode test and inference",
+        help="checkpoint, or other denoiser as in main_ds.py, to start from; needed for --mode test and inference",
     )
+    cli.scale_flag(group)
 
 
 def set_defaults(args: argparse.Namespace) -> None:
