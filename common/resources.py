@@ -4,7 +4,10 @@ cores."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +18,11 @@ if sys.platform != "win32":
 
 Found = TypeVar("Found")
 
-# What libraries say when an allocation fails, on the CPU and on a GPU.
-SIGNS = ("defaultcpuallocator", "out of memory", "allocate memory", "alloc_failed", "bad_alloc")
+# What libraries say when an allocation fails, on the CPU (the last is oneDNN's) and on a GPU.
+SIGNS = re.compile(
+    "defaultcpuallocator|out of memory|allocate memory|alloc_failed|bad_alloc|could not create a primitive(?! desc)",
+    re.IGNORECASE,
+)
 
 
 def is_exhausted(error: BaseException) -> bool:
@@ -24,7 +30,7 @@ def is_exhausted(error: BaseException) -> bool:
     is the cause of the one that reports it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # PyTorch's, of a GPU
         return True
-    if any(sign in str(error).lower() for sign in SIGNS):
+    if SIGNS.search(str(error)):
         return True
     return error.__cause__ is not None and is_exhausted(error.__cause__)
 
@@ -59,9 +65,10 @@ class Exhausted:
         return True
 
     def halved(self, size: int) -> int:
-        """The next size to try. Raises the error itself if there is none."""
+        """The next size to try, with the memory of the last given back. Raises the error itself if there is none."""
         if size <= 1 and self.error is not None:
             raise self.error
+        give_back()
         return size // 2
 
 
@@ -70,6 +77,10 @@ def available_memory() -> int | None:
     What the kernel only caches counts as free."""
     found = [value for value in (_of_machine(), *_of_groups()) if value is not None]
     return max(0, min(found)) if found else None
+
+
+SPARE = 2**26  # bytes
+_limits: list[int] = []  # that this process has set
 
 
 def refuse_what_is_not_there() -> None:
@@ -81,12 +92,31 @@ def refuse_what_is_not_there() -> None:
     """
     free, held = available_memory(), _fields(Path("/proc/self/status")).get("VmData")
     total = _fields(Path("/proc/meminfo")).get("MemTotal")
-    if free is None or held is None or total is None or sys.platform == "win32":
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft == resource.RLIM_INFINITY:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_DATA, (held + max(free, total // 2), hard))
+    if free is not None and held is not None and total is not None and _limit() == -1:
+        _set_limit(held + max(free, total // 2))
+
+
+def give_back() -> None:
+    """Let glibc return the memory that is free in its heap to the system. The addresses stay with the heap, so that a
+    limit of ours (`refuse_what_is_not_there`) moves a little: other allocators, such as that of compiled code, need
+    some."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if platform.libc_ver()[0] == "glibc" else None
+    if trim is not None:
+        trim(0)
+    if _limit() in _limits:
+        _set_limit(_limit() + SPARE)
+
+
+def _limit() -> int:
+    """The limit of this process's data in bytes, -1 for none; -2 where there are no limits to set."""
+    return -2 if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def _set_limit(size: int) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError, ValueError):  # above what is allowed
+            resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+            _limits.append(size)
 
 
 def cores() -> int:

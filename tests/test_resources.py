@@ -25,6 +25,8 @@ def test_exhausted_memory_is_known_by_what_libraries_say():
         torch.zeros(10**15)
     assert resources.is_exhausted(found.value)
     assert resources.is_exhausted(MemoryError())
+    assert resources.is_exhausted(RuntimeError("could not create a primitive"))  # of oneDNN
+    assert not resources.is_exhausted(RuntimeError("could not create a primitive descriptor for a convolution"))
     assert resources.is_exhausted(torch.OutOfMemoryError("…"))
     outer = ConnectionError("a query failed")
     outer.__cause__ = MemoryError()
